@@ -1,0 +1,1 @@
+"""Decisions: pure functions and tables. No asyncio, no I/O, no clock, no logging."""
