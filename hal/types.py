@@ -219,6 +219,16 @@ class PackStatus:
     fault_code: int
 
 
+class VehicleRequest(IntEnum):
+    """What the station asks of the vehicle; a state to be in, sent cyclically, never an edge."""
+
+    NONE = 0
+    SECURE = 1  # park, brake, high voltage off, levelling inhibited
+    CHECK = 2  # stay secured; check the packs locked in
+    WAKE = 3  # high voltage on, self check
+    LEAVE = 4  # released: may drive out
+
+
 @dataclass(frozen=True, slots=True)
 class MountStatus:
     """A mount of the vehicle as the vehicle sees it."""
@@ -241,16 +251,7 @@ class VehicleStatus:
     ready_to_drive: bool
     odometer_km: float
     mounts: tuple[MountStatus, ...]
-
-
-class VehicleRequest(IntEnum):
-    """What the station asks of the vehicle; a state to be in, sent cyclically, never an edge."""
-
-    NONE = 0
-    SECURE = 1  # park, brake, high voltage off, levelling inhibited
-    CHECK = 2  # stay secured; check the packs locked in
-    WAKE = 3  # high voltage on, self check
-    LEAVE = 4  # released: may drive out
+    acknowledged: VehicleRequest  # the request that the vehicle says it obeys (request_echo)
 
 
 @dataclass(frozen=True, slots=True)

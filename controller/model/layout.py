@@ -7,7 +7,7 @@ Ids are the station file's: places ``dock1.mount_a``, ``dock1.table_1``, ``slot0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FORK = "stacker.fork"  # transit place of the stacker, and its fork axis
 
@@ -15,10 +15,22 @@ STACKER_AXES = ("stacker.x", "stacker.z", FORK)
 
 
 @dataclass(frozen=True, slots=True)
+class LockBankLayout:
+    """How many bolts hold a mount's pack, and the window that proves one closed (from the bank's profile)."""
+
+    bolts: int
+    torque_nm_min: float
+    torque_nm_max: float
+    angle_deg_min: float
+    angle_deg_max: float
+
+
+@dataclass(frozen=True, slots=True)
 class DockLayout:
     """One dock: where a vehicle stands, its mounts, and the shuttle's tables below it.
 
-    Mounts and tables are full place ids. ``align_mm`` maps (mount, table) to shuttle travel.
+    Mounts and tables are full place ids. ``align_mm`` maps (mount, table) to shuttle travel. A mount that
+    ``lock_banks`` does not name can never be proven locked.
     """
 
     dock_id: str
@@ -32,6 +44,7 @@ class DockLayout:
     shuttle_lift_down_mm: float
     shuttle_lift_up_mm: float
     align_mm: Mapping[tuple[str, str], float]
+    lock_banks: Mapping[str, LockBankLayout] = field(default_factory=dict)
 
     def device(self, role: str) -> str:
         """Return the id of this dock's device in a role: ``clamp`` → ``dock1.clamp``."""

@@ -27,8 +27,9 @@ class ProfileError(Exception):
 class RegisterSpec:
     """One row of a register map.
 
-    ``address`` counts from 0 within the block of the device (block ``index`` times the map's ``stride``), or within
-    the unit for rows of the ``[[unit_register]]`` table, which all blocks of the unit share. Physical value = raw × scale.
+    ``address`` counts within the block of the device (block ``index`` lies ``index`` times the map's ``stride`` further),
+    or within the unit for rows of ``[[unit_register]]``, which all blocks of the unit share. Physical value: raw times
+    ``scale``.
     Two-word types are big-endian words, or little-endian where ``word_order`` is "little".
     """
 
@@ -65,8 +66,9 @@ class RegisterMap:
 
 _TOP_KEYS = {"kind", "title", "source", "safe_output", "stride", "constants", "register", "unit_register"}
 _ROW_KEYS = {
-    "name", "table", "address", "type", "scale", "unit", "access", "word_order", "values", "meaning", "count", "pitch",
-}  # fmt: skip
+    *("name", "table", "address", "type", "scale", "unit", "access", "word_order", "values", "meaning"),
+    *("count", "pitch"),
+}
 
 
 def profile_path(name: str, ending: str) -> Path:
@@ -97,7 +99,7 @@ def load_register_map(name: str) -> RegisterMap:
     path = profile_path(name, ".toml")
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     if unknown := set(raw) - _TOP_KEYS:
-        raise ProfileError(f"{name}: unknown key {sorted(unknown)[0]!r}")
+        raise ProfileError(f"{name}: unknown key {min(unknown)!r}")
     stride = {Table(table): int(value) for table, value in raw.get("stride", {}).items()}
     return RegisterMap(
         name=name,
@@ -116,7 +118,7 @@ def _rows(name: str, raw_rows: list[dict[str, object]]) -> Mapping[str, Register
     taken: dict[tuple[Table, int], str] = {}
     for raw in raw_rows:
         if unknown := set(raw) - _ROW_KEYS:
-            raise ProfileError(f"{name}: row {raw.get('name')!r}: unknown key {sorted(unknown)[0]!r}")
+            raise ProfileError(f"{name}: row {raw.get('name')!r}: unknown key {min(unknown)!r}")
         for row in _repeated(name, raw):
             if row.name in rows:
                 raise ProfileError(f"{name}: row {row.name!r} stands twice")

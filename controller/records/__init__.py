@@ -1,0 +1,1 @@
+"""What the station writes down: the journal that motion depends on, and the outbox that the cloud drains."""

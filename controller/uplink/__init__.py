@@ -1,0 +1,1 @@
+"""How the cloud hears of the station. Nothing here is ever waited for by a swap."""

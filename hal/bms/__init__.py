@@ -1,0 +1,1 @@
+"""Battery management systems: what a pack says of itself."""

@@ -1,0 +1,23 @@
+"""Smoke, gas and water detectors of each zone, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+
+from hal.profiles import RegisterMap
+from hal.types import DeviceSpec
+from sim_hw.codec import UnitImage, Values, device_block, refuse_write
+from sim_hw.plant import Plant, ZoneEnvironment
+
+
+def add_zones(image: UnitImage, profile: RegisterMap, specs: Sequence[DeviceSpec], plant: Plant) -> None:
+    """Put the detectors of these zones on a unit; the profile's rows have the names of ``ZoneStatus``."""
+    for spec in specs:
+        zone = plant.zones[plant.station.zone_of(spec.device_id)]
+        image.add_device(profile, device_block(profile, spec.index, partial(_values, zone), refuse_write))
+
+
+def _values(zone: ZoneEnvironment) -> Values:
+    return asdict(zone.status())
