@@ -119,7 +119,7 @@ class StationApp:
                 started_at=asyncio.get_running_loop().time(),
                 links={
                     **{device.device_id: device.link_id for device in spec.devices},
-                    **{link.link_id: "can" if link.link_id in can_links else link.kind for link in spec.links},  # type: ignore[union-attr]
+                    **{link.link_id: "can" if isinstance(link, CanLinkSpec) else link.kind for link in spec.links},
                 },
                 health=health.report,
                 uplink=uplink.report if uplink else lambda: None,

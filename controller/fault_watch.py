@@ -19,12 +19,14 @@ from controller.model.faults import (
     faults_of_safety,
     faults_of_zone,
 )
-from controller.model.intent import StepKind
+from controller.model.intent import Step, StepKind
 from controller.model.layout import connector_of
+from controller.model.recovery import Reaction
 from controller.runner import InterlockBlocked, StepFailed, StepTimeout
 from controller.steps import STEPS
 from controller.units import Unit, UnitParts, unit_of
-from hal.types import AxisState, ChargerState, ConnectorState, LockBankState, Quality
+from hal.errors import StaleReading
+from hal.types import AxisState, AxisStatus, ChargerState, ConnectorState, LockBankState, LockBankStatus, Quality
 
 TICK_S = 1.0
 START_GRACE_S = 10.0  # a device that was never heard by then is silent
@@ -35,6 +37,7 @@ _FAULT_STATES: dict[str, tuple[object, FaultCode]] = {
     "connectors": (ConnectorState.FAULT, FaultCode.CONNECTOR_FAULT),
     "chargers": (ChargerState.FAULT, FaultCode.CHARGER_FAULT),
 }
+_MOVERS = frozenset({"axes", "locks"})
 
 
 class FaultWatch:
@@ -86,7 +89,8 @@ class FaultWatch:
             return
         if kind in _FAULT_STATES:
             state, code = _FAULT_STATES[kind]
-            report(code, device, value.state is state, f"{device} reports fault {value.fault_code}")
+            failed = value.state is state or (kind in _MOVERS and self._missed_our_heartbeat(device, value))
+            report(code, device, failed, f"{device} reports fault {value.fault_code}")
         if kind == "axes":
             unknown = value.state is not AxisState.POWER_OFF and not value.homed
             report(FaultCode.AXIS_NOT_HOMED, device, unknown, f"{device} is not homed")
@@ -99,6 +103,11 @@ class FaultWatch:
         elif kind == "zones":
             for code, present in faults_of_zone(value):
                 report(code, device, present)
+
+    def _missed_our_heartbeat(self, device: str, value: AxisStatus | LockBankStatus) -> bool:
+        """Whether it dropped its power for want of our heartbeat, other than by a stop, which holds that back."""
+        powerless = value.state in {AxisState.POWER_OFF, LockBankState.POWER_OFF}
+        return powerless and bool(value.fault_code) and device not in self._parts.hal.stop_latched
 
     def _should_be_heard(self, kind: str, device: str) -> bool:
         """A slot's pack while it is plugged in; a vehicle while a swap holds it; everything else always."""
@@ -128,17 +137,24 @@ class FaultWatch:
         step = ended.step
         commands = STEPS[step.kind].commands(self._parts.layout, step) if step is not None else ()
         source = commands[0] if commands else (step.place if step and step.place else unit.safety)
-        if isinstance(cause, StepFailed):
-            return fault_of_error(cause.error) or FaultCode.STEP_BLOCKED, cause.error.device
-        if step is not None and step.kind is StepKind.IDENTIFY_PACK and isinstance(cause, StepTimeout):
-            return FaultCode.PACK_ID_MISMATCH, f"{step.place}.pack"
-        if isinstance(cause, StepTimeout):
-            return FaultCode.STEP_TIMED_OUT, source
-        if isinstance(cause, InterlockBlocked):
-            return FaultCode.STEP_BLOCKED, source
-        if isinstance(cause, Exception) and step is not None:
-            return FaultCode.UNEXPECTED_EXCEPTION, source
-        return FaultCode.STEP_BLOCKED, source
+        match cause:
+            case StepFailed(error=error):
+                return fault_of_error(error) or FaultCode.STEP_BLOCKED, error.device
+            case StepTimeout(step=Step(kind=StepKind.IDENTIFY_PACK, place=place)):
+                return FaultCode.PACK_ID_MISMATCH, f"{place}.pack"
+            case StepTimeout():
+                return FaultCode.STEP_TIMED_OUT, source
+            case StaleReading(device=device):
+                reader = self._device_of(device)
+                return fault_of_silence(reader), reader
+        unforeseen = ended.reaction is Reaction.SAFE_STOP and not isinstance(cause, InterlockBlocked)
+        return FaultCode.UNEXPECTED_EXCEPTION if unforeseen else FaultCode.STEP_BLOCKED, source
+
+    def _device_of(self, device_or_input: str) -> str:
+        """Return the device itself, or the remote I/O that reads an input."""
+        if any(device_or_input in group for group in self._groups.values()):
+            return device_or_input
+        return f"{unit_of(device_or_input, self._parts.layout)}.io"
 
     def forget_moves(self, unit_id: str) -> None:
         """A person resets the unit: what its moves raised is over, and what is latched and gone was seen."""

@@ -16,6 +16,7 @@ from controller.config_tables import StepTiming
 from controller.devices import commandable
 from controller.events import EventBus, StepEvent
 from controller.model.intent import Step, StepKind
+from controller.model.inventory import InventoryRecord, PlaceUnknown
 from controller.model.interlocks import Violation, holds_violations, requires_violations
 from controller.observer import StationObserver
 from controller.records.ledger import Ledger
@@ -25,6 +26,7 @@ from hal.errors import HalError, StaleReading
 REQUIRES_LIMIT_S = 20.0  # what a gate, a driver or a settling sensor may take; then a person is asked
 HOLDS_CHECK_S = 0.2  # readings grow stale without a new one arriving: look this often all the same
 SETTLE_LIMIT_S = 3.0  # for a cancelled act to stop its device; the drive's own watchdog takes 1 s
+SENSE_LIMIT_S = 1.0  # for presence sensors to agree after a stop
 CONFIRM_POLL_S = 0.25  # ask the witnesses again this often while a confirmation is awaited
 
 
@@ -207,8 +209,7 @@ class StepRunner:
         """Journal how the step ended and where its pack is; a second cancellation does not cut this short."""
 
         async def write() -> None:
-            await self._observer.refresh(self._involved(spec, step))
-            records = places_after_failure(step, self._ledger.inventory, self._observer.snapshot())
+            records = await self._where_packs_are(spec, step)
             await self._ledger.failed(intent, step, _reason(error), records)
 
         task = asyncio.get_running_loop().create_task(write())
@@ -219,6 +220,17 @@ class StepRunner:
         if isinstance(error, Exception):
             raise ExceptionGroup(f"{step.kind}: run and clean-up both failed", [error, cleanup])
         error.add_note(f"clean-up failed too: {cleanup}")  # a cancellation stays a cancellation
+
+    async def _where_packs_are(self, spec: StepSpec, step: Step) -> tuple[InventoryRecord, ...]:
+        """Look until the sensors agree, or have had their time: contacts bounce while a load settles."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SENSE_LIMIT_S
+        while True:
+            await self._observer.refresh(self._involved(spec, step))
+            records = places_after_failure(step, self._ledger.inventory, self._observer.snapshot())
+            if loop.time() >= deadline or not any(isinstance(record, PlaceUnknown) for record in records):
+                return records
+            await asyncio.sleep(SENSE_LIMIT_S / 5)
 
     def _involved(self, spec: StepSpec, step: Step) -> tuple[str, ...]:
         layout = self._hands.layout

@@ -251,6 +251,10 @@ class Service:
         """See StationService."""
         return await self._command(Command.RESET, unit)
 
+    async def start(self, unit: str | None) -> dict[str, object]:
+        """See StationService."""
+        return await self._command(Command.START, unit)
+
     async def _command(self, command: Command, unit_id: str | None) -> dict[str, object]:
         """Give a command to one unit, or to every unit whose state takes it; refuse if none does."""
         units = self._station.units

@@ -51,6 +51,7 @@ LAMPS_S = 0.2
 READY_LIMIT_S = 10.0  # at start: for the first readings; a station with dead devices serves all the same
 REPLAN_PAUSE_S = 2.0  # before a move that ended in REPLAN may start again
 REPLANS_MAX = 3  # of one move in one swap; then a person must look
+OUT_STATES = frozenset({State.ABORTING, State.ABORTED, State.CLEARING})
 SLOT_MOVES = frozenset({MoveKind.FREE_SLOT, MoveKind.HAND_OFF})
 
 
@@ -192,8 +193,10 @@ class Station:
         return True
 
     def orders(self) -> tuple[SwapOrder, ...]:
-        """Orders whose vehicle has not been released, oldest first."""
-        open_swaps = (swap.order for swap in self.parts.ledger.swaps.values() if not swap.released)
+        """Orders that still want something of the station, oldest first; a vehicle that is being released does not."""
+        leaving = {move.dock for move in self._running if move.kind is MoveKind.RELEASE}
+        swaps = self.parts.ledger.swaps.values()
+        open_swaps = (swap.order for swap in swaps if not swap.released and swap.order.dock not in leaving)
         return tuple(sorted(open_swaps, key=lambda order: (order.ordered_at, order.swap_id)))
 
     # --- vehicles ------------------------------------------------------------------------------------------------
@@ -245,7 +248,7 @@ class Station:
         now = asyncio.get_running_loop().time()
         for move in plan(facts, self.orders(), tuple(self._running)):
             unit = self.units[self._owner(move)]
-            if not unit.executes or self._memory.pause_until.get(move, 0.0) > now:
+            if not unit.executes or self._memory.pause_until.get(move, 0.0) > now or self._dock_is_out(move):
                 continue
             held = reservations(move, facts)
             await self.parts.ledger.places(f"{move.kind} of {move.pack}", held)
@@ -276,6 +279,11 @@ class Station:
             self._running.pop(move, None)
             self._wake.set()
 
+    def _dock_is_out(self, move: Move) -> bool:
+        """Whether a move needs a dock that was stopped: it can go on once that is cleared."""
+        docks = {self.parts.layout.dock_of(place) for place in (move.origin, move.destination) if place}
+        return any(dock and self.units[dock.dock_id].state in OUT_STATES for dock in docks)
+
     def _after_failure(self, move: Move, unit: Unit, ended: MoveEnded) -> None:
         _log.warning("%s: %s ended: %s (%s)", unit.unit_id, move.kind, ended.detail, ended.reaction)
         if unit.state is not State.EXECUTE:
@@ -287,8 +295,8 @@ class Station:
         if ended.reaction is Reaction.REPLAN:
             self._memory.replans[move] = self._memory.replans.get(move, 0) + 1
             self._memory.pause_until[move] = asyncio.get_running_loop().time() + REPLAN_PAUSE_S
-            if self._memory.replans[move] <= REPLANS_MAX:
-                return
+            if self._memory.replans[move] <= REPLANS_MAX or self._dock_is_out(move):
+                return  # a dock that was stopped does not hold the store: others want it
         if ended.reaction is Reaction.SAFE_STOP:
             self._abort(unit, ended.detail)
         elif unit.executes:  # the fault's own effect may have held it already
@@ -358,7 +366,8 @@ class Station:
         for unit in units:
             if unit.state not in {State.IDLE, State.SUSPENDED, State.EXECUTE}:
                 raise UnitRefused(unit.unit_id, "START", [f"it is {unit.state.name}: {unit.cause}"])
-        present = next((order for order in self.orders() if order.dock == dock), None)
+        swaps = self.parts.ledger.swaps.values()
+        present = next((swap.order for swap in swaps if swap.order.dock == dock and not swap.released), None)
         if present is not None and units[0].state is not State.IDLE:
             raise SwapRefused("refused", f"{dock} is busy with swap {present.swap_id}")
         order = present or await self._new_order(layout, goals)
@@ -409,6 +418,11 @@ class Station:
         return tuple((m, chosen.get(m, default)) for m, default in zip(dock.mounts, defaults, strict=True))
 
     async def _released(self, swap: Swap) -> None:
+        """The vehicle has left: the next one must not be told to leave."""
+        try:
+            await self.parts.hal.vehicles[f"{swap.order.dock}.vehicle"].stop()
+        except HalError as error:
+            _log.warning("the request to leave could not be taken back: %s", error)
         left = [pack for pack in swap.old_packs if self.parts.ledger.inventory.place_of(pack) is not None]
         await self.parts.ledger.swap_changed(swap.order.swap_id, released=True, old_packs=left)
 
@@ -446,6 +460,8 @@ class Station:
     def phase(self, swap: Swap, snapshot: StationSnapshot) -> SwapPhase:
         """Return where a swap is."""
         parts = self.parts
+        if any(move.kind is MoveKind.RELEASE and move.swap_id == swap.order.swap_id for move in self._running):
+            return SwapPhase.RELEASING
         return phase_of(
             swap.order,
             released=swap.released,
@@ -456,7 +472,7 @@ class Station:
 
     def _rest_units(self) -> None:
         """A unit in Execute with nothing to do waits, Suspended, for the next vehicle."""
-        busy = {order.dock for order in self.orders()}
+        busy = {swap.order.dock for swap in self.parts.ledger.swaps.values() if not swap.released}
         if self.parts.ledger.swaps:
             busy.add(STORE)
         for unit in self.units.values():

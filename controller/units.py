@@ -24,6 +24,7 @@ from controller.model.inventory import (
     PlaceWitness,
     Verdict,
     compare,
+    resolve_by_sensors,
 )
 from controller.model.layout import FORK, Layout, pack_monitor_of
 from controller.model.phases import SC, Command, State, stack_light
@@ -32,12 +33,13 @@ from controller.observer import StationObserver
 from controller.records.ledger import Ledger
 from hal.api import HalSet
 from hal.errors import HalError, StaleReading
-from hal.types import Lifecycle
+from hal.types import AxisState, Lifecycle
 
 _log = logging.getLogger(__name__)
 
 STORE = "store"
 WARN_S = 2.0  # of horn before anything is energised (ISO 12100, 6.4.3: warn before starting)
+POWER_OFF_LIMIT_S = 3.0  # twice the drives' watchdog (profiles/motion/positioning_axis.toml: 1 s), and a slow poll
 READINGS_LIMIT_S = 5.0  # for every device that a reset needs to be heard
 
 
@@ -193,6 +195,8 @@ class Unit:
             if reasons:
                 self._refusals = reasons
                 self.cause = "; ".join(reasons)
+                if self.state is State.CLEARING:  # the latch may be away already: in Aborted it stands
+                    self._parts.hal.latch_stop(self.cause, self.devices)
                 self._machine.fire(Command.ABORT if self.state is State.CLEARING else Command.STOP)
             else:
                 self._machine.fire(SC)
@@ -205,18 +209,21 @@ class Unit:
     async def _clearing(self) -> list[str]:
         """Faults away, latch away: nothing moves, nothing is energised."""
         parts = self._parts
-        await parts.observer.refresh((self.safety, *self.axes))
-        if reasons := self._safety_reasons(energised=False):
+        movers = {d: driver for d, driver in self._devices.items() if d in parts.hal.axes or d in parts.hal.locks}
+        await parts.observer.refresh((self.safety, *movers))
+        reasons = self._safety_reasons(energised=False)
+        # A drive that is not heard may hold a fault that only a Clear takes away: it has to be there for that.
+        reasons += [f"{d} is not heard" for d, driver in movers.items() if driver.lifecycle is Lifecycle.UNCONFIGURED]
+        if reasons:
             return reasons
         parts.hal.clear_stop_latch(self.devices)
-        reasons = []
         for device, driver in self._devices.items():
             if driver.lifecycle is not Lifecycle.FAULTED:
                 continue
             try:
                 await driver.clear_fault()
             except HalError as error:
-                if device in parts.hal.axes or device in parts.hal.locks:
+                if device in movers:
                     reasons.append(str(error))
                 else:  # one dead slot device does not keep the store from being cleared
                     _log.warning("%s stays faulted: %s", device, error)
@@ -248,6 +255,7 @@ class Unit:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READINGS_LIMIT_S
         while True:
+            await self._settle_doubts()
             adopted, questions = self._compare()
             if not questions or loop.time() >= deadline:
                 break
@@ -255,6 +263,14 @@ class Unit:
         if not questions:
             await self._parts.ledger.places(f"reset of {self.unit_id}", adopted)
         return questions
+
+    async def _settle_doubts(self) -> None:
+        """A pack whose step was cut short is where exactly one of the places in doubt senses one, now that all rests."""
+        ledger, snapshot = self._parts.ledger, self._parts.observer.snapshot()
+        for pack, candidates in ledger.doubts.items():
+            presence = {place: _witness(place, snapshot).presence for place in candidates}
+            found = resolve_by_sensors(ledger.inventory, pack, candidates, presence)
+            await ledger.places(f"sensors say where {pack} is", found.records)
 
     def _compare(self) -> tuple[list[InventoryRecord], list[str]]:
         parts = self._parts
@@ -301,9 +317,21 @@ class Unit:
         return []
 
     async def _aborting(self) -> list[str]:
-        """The latch has stopped the devices already: wait until the moves have wound up."""
+        """The latch has stopped the devices already: wait until the moves have wound up and the drives are off.
+
+        The drives drop power by themselves when the heartbeat has been missing for their watchdog's time; a Clear
+        before that would be followed by a fault.
+        """
         await self._manager.stop_moves(self.unit_id)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + POWER_OFF_LIMIT_S
+        while loop.time() < deadline and any(self._may_have_power(device) for device in self.axes):
+            await asyncio.sleep(POWER_OFF_LIMIT_S / 20)
         return []
+
+    def _may_have_power(self, device: str) -> bool:
+        status = self._parts.hal.axes[device].reading.value
+        return status is None or status.state not in {AxisState.POWER_OFF, AxisState.FAULT}
 
     async def _nothing(self) -> list[str]:
         return []

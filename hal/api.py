@@ -267,23 +267,23 @@ class HalSet(Protocol):
     """
 
     @property
-    def axes(self) -> Mapping[str, Axis]: ...  # noqa: D102
+    def axes(self) -> Mapping[str, Axis]: ...  # noqa: D102 - the class says it
     @property
-    def locks(self) -> Mapping[str, LockBank]: ...  # noqa: D102
+    def locks(self) -> Mapping[str, LockBank]: ...  # noqa: D102 - the class says it
     @property
-    def connectors(self) -> Mapping[str, Connector]: ...  # noqa: D102
+    def connectors(self) -> Mapping[str, Connector]: ...  # noqa: D102 - the class says it
     @property
-    def chargers(self) -> Mapping[str, Charger]: ...  # noqa: D102
+    def chargers(self) -> Mapping[str, Charger]: ...  # noqa: D102 - the class says it
     @property
-    def packs(self) -> Mapping[str, PackMonitor]: ...  # noqa: D102
+    def packs(self) -> Mapping[str, PackMonitor]: ...  # noqa: D102 - the class says it
     @property
-    def vehicles(self) -> Mapping[str, VehicleLink]: ...  # noqa: D102
+    def vehicles(self) -> Mapping[str, VehicleLink]: ...  # noqa: D102 - the class says it
     @property
-    def safety(self) -> Mapping[str, SafetyMonitor]: ...  # noqa: D102
+    def safety(self) -> Mapping[str, SafetyMonitor]: ...  # noqa: D102 - the class says it
     @property
-    def zones(self) -> Mapping[str, ZoneMonitor]: ...  # noqa: D102
+    def zones(self) -> Mapping[str, ZoneMonitor]: ...  # noqa: D102 - the class says it
     @property
-    def io(self) -> Mapping[str, RemoteIo]: ...  # noqa: D102
+    def io(self) -> Mapping[str, RemoteIo]: ...  # noqa: D102 - the class says it
 
     def links(self) -> tuple[LinkReport, ...]:
         """Report every link."""

@@ -25,6 +25,10 @@ from hal.types import Lifecycle, Quality, Reading, never_read
 
 S = TypeVar("S")
 
+# A loop runs timers that are due within its clock's resolution (1 ns) without time having passed: whoever waits again
+# for the rest would spin.
+SHORTEST_WAIT_S = 1e-6
+
 # Claims held by the running task and by the tasks it starts: device id → the claim's own token. A context variable,
 # because a command does not say who gives it, and a swap's steps run in child tasks of the one that claimed.
 _held: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("held_claims")
@@ -125,7 +129,7 @@ class Device(Generic[S]):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.append(waiter)
-        done, _ = await asyncio.wait({waiter}, timeout=within_s)
+        done, _ = await asyncio.wait({waiter}, timeout=max(within_s, SHORTEST_WAIT_S))
         if not done:
             self._waiters = [other for other in self._waiters if other is not waiter]
         return bool(done)

@@ -42,6 +42,7 @@ PROBE_MIN_S = 0.5
 PROBE_MAX_S = 5.0
 REOPEN_AFTER = 4  # time-outs in a row on a whole TCP line: the peer may be gone without a FIN
 QUIET_TRIES = 10  # RTU: a line that babbles on is used again after this many quiet times
+CLOCK_RESOLUTION_S = 1e-6
 WRITE_MAX = 123  # registers in one write (MODBUS Application Protocol V1.1b3, 6.12)
 
 # Requests by table: class, most items per request (the same, 6.1 to 6.4).
@@ -178,7 +179,8 @@ class ModbusLink:
     plus, on RTU, the quiet time (at most ten of them while the line babbles), plus the urgent requests ahead.
 
     A unit that missed three answers in a row is asked at most once per 0.5 s, doubling to 5 s; other requests to it
-    fail at once, so that one dead unit does not slow a whole line. Urgent requests are always sent.
+    fail at once, so that one dead unit does not slow a whole line. Urgent requests are always sent, those to units
+    that answer first; after one to a silent unit has timed out, the line is the others' for as long as that took.
 
     Attributes:
         tap: called with (sending, packet) for all bytes of the line; must return at once and not raise.
@@ -211,6 +213,7 @@ class ModbusLink:
         self._heard = False  # this connection has brought an answer
         self._misses = 0  # time-outs in a row, of all units
         self._doubt = False  # RTU: a late answer may still come
+        self._silent_stops_at = float("-inf")  # when the next urgent request to a silent unit may go
         self._ended_at = float("-inf")
         self._framer = self._new_framer()
         self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
@@ -334,13 +337,32 @@ class ModbusLink:
         self._ended_at = asyncio.get_running_loop().time()
         self._set_state(LinkState.UP, f"connected to {_endpoint(self._spec)}")
         while not self._lost:
-            if not self._urgent and not self._queue:
-                self._wake.clear()
-                await self._wake.wait()
+            if not self._queue and self._stop_to_send() is None:
+                await self._wait_for_work()
                 continue
             await self._settle()
             if not self._lost and (request := self._next()):
                 await self._exchange(client, request)
+
+    async def _wait_for_work(self) -> None:
+        self._wake.clear()
+        timer = asyncio.get_running_loop().call_at(self._silent_stops_at, self._wake.set) if self._urgent else None
+        try:
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _stop_to_send(self) -> _Request | None:
+        """Return the urgent request that goes next, if one may go now."""
+        answering = (request for request in self._urgent if not self._is_silent(request.pdu.dev_id))
+        # A timer may fire within its clock's resolution of its time.
+        others_turn = asyncio.get_running_loop().time() < self._silent_stops_at - CLOCK_RESOLUTION_S
+        return next(answering, None if others_turn else next(iter(self._urgent), None))
+
+    def _is_silent(self, unit: int) -> bool:
+        silence = self._silences.get(unit)
+        return silence is not None and silence.misses >= SILENT_AFTER
 
     async def _settle(self) -> None:
         """RTU: keep 3.5 characters of silence between frames, the quiet time while a late answer may still come."""
@@ -361,13 +383,15 @@ class ModbusLink:
     def _next(self) -> _Request | None:
         """Take the next request that is to be sent; end those that nobody waits for or whose unit is silent."""
         now = asyncio.get_running_loop().time()
-        if self._urgent:
-            request = self._urgent.popleft()
+        if (request := self._stop_to_send()) is not None:
+            self._urgent.remove(request)
             self._counters["urgent"] += 1
             self._note_max("urgent_wait_ms_max", now - request.queued_at)
             return request
         while self._queue:
-            request = self._queue.popleft()
+            # One that has just kept the line waiting comes after all that answer: their heartbeats are in the queue.
+            request = next((r for r in self._queue if r.pdu.dev_id not in self._silences), self._queue[0])
+            self._queue.remove(request)
             if request.future.done():
                 self._counters["cancelled"] += 1
                 continue
@@ -449,8 +473,10 @@ class ModbusLink:
         silence = self._silences.setdefault(unit, _Silence())
         silence.misses += 1
         if silence.misses >= SILENT_AFTER:
+            now = asyncio.get_running_loop().time()
             pause_s = min(PROBE_MIN_S * 2.0 ** min(silence.misses - SILENT_AFTER, 9), PROBE_MAX_S)
-            silence.next_try_at = asyncio.get_running_loop().time() + pause_s
+            silence.next_try_at = now + pause_s
+            self._silent_stops_at = now + self._spec.timeout_s
         if silence.misses == SILENT_AFTER:
             self._log_edge(logging.WARNING, f"unit {unit} ({request.device}) does not answer")
         self._misses += 1

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 
 from hal.errors import HalError, LinkDown
 
+# A loop runs timers that are due within its clock's resolution (1 ns) without time having passed: waiting again for
+# the rest would spin.
+SAME_INSTANT_S = 1e-6
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +86,7 @@ class Poller:
                 error = await self._poll()
                 _resolve(served, error)
                 ended = loop.time()
-                while not self._waiting and (due := self._due(began, ended)) > loop.time():
+                while not self._waiting and (due := self._due(began, ended)) > loop.time() + SAME_INSTANT_S:
                     await self._wake_or(due)
         finally:
             self._running = False

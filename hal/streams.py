@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from operator import xor
 from typing import Protocol, TypeVar
 
@@ -67,6 +67,7 @@ class FramePort(Protocol):
         ...
 
 
+@cache  # read once, used by every slot
 def load_dbc(profile: str) -> Database:
     """Return the database of a profile, identifiers compared without the address byte."""
     database = cantools.database.load_file(dbc_path(profile), frame_id_mask=ADDRESS_MASK)
@@ -117,7 +118,7 @@ class Stream:
     key: _Bits
     key_max: int
     counter: _Bits
-    checked: bool
+    seal: int | None  # what the eight bytes come to by exclusive or; None: a message without a checksum
     body_mask: int
     bucket: int = 0
     counters: dict[str, int] = field(default_factory=lambda: {"good": 0, "bad": 0, "repeated": 0})
@@ -126,6 +127,12 @@ class Stream:
     def name(self) -> str:
         """The message's name."""
         return str(self.message.name)
+
+    def is_sealed(self, raw: int) -> bool:
+        """Whether the checksum fits: the bytes of ``raw`` folded onto each other, the checksum's own included."""
+        folded = raw ^ raw >> 32
+        folded ^= folded >> 16
+        return self.seal is None or (folded ^ folded >> 8) & 0xFF == self.seal
 
     @classmethod
     def of(cls, message: Message, address: int, key_signal: str | None) -> Stream:
@@ -145,7 +152,7 @@ class Stream:
             key=_Bits.of(key),
             key_max=int(key.maximum or 0) if key is not None else 0,
             counter=_Bits.of(counter),
-            checked=check is not None,
+            seal=None if check is None else checksum(message.frame_id & ADDRESS_MASK | address, bytes(8)),
             body_mask=reduce(lambda mask, bits: mask & ~(bits.mask << bits.shift), moving, (1 << 64) - 1),
         )
 
@@ -198,7 +205,7 @@ class CanMonitor(Device[S]):
     def _on_frame(self, stream: Stream, frame: CanFrame) -> None:
         raw = int.from_bytes(frame.data, "little")
         key = stream.key.get(raw)
-        if not self._is_whole(stream, frame, key):
+        if len(frame.data) != stream.message.length or key > stream.key_max or not stream.is_sealed(raw):
             self._bad(stream, frame)
             return
         part_key = (stream.name, key)
@@ -226,12 +233,6 @@ class CanMonitor(Device[S]):
         stream.bucket = max(0, stream.bucket - GOOD_FRAME)
         self._heard_at = frame.received_at
         self._update(changed=changed)
-
-    def _is_whole(self, stream: Stream, frame: CanFrame, key: int) -> bool:
-        data = frame.data
-        if len(data) != stream.message.length or key > stream.key_max:
-            return False
-        return not stream.checked or checksum(stream.can_id, data) == data[7]
 
     def _bad(self, stream: Stream, frame: CanFrame) -> None:
         self._rubbish_at = frame.received_at

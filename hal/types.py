@@ -1,6 +1,6 @@
 """Values that cross the hardware-abstraction layer: readings, device states, declared devices and links.
 
-Pure data. The simulator shares this module and ``hal.profiles`` with the drivers, and nothing else.
+Pure data, and like ``hal.profiles`` no driver's opinion: whoever plays a device in a test may use both.
 Units stand last in every name: ``_mm``, ``_s``, ``_v``, ``_a``, ``_nm`` (newton metre), ``_deg``, ``_pct``, ``_c``.
 """
 

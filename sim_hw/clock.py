@@ -64,7 +64,7 @@ class _OwnTimeLoop(asyncio.SelectorEventLoop):
 
     def _next_timer(self) -> float:
         """When the earliest timer is due. The heap is asyncio's own: (3.11 to 3.13) base_events, ``_scheduled``."""
-        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined] # private
         return scheduled[0].when() if scheduled else math.inf
 
     def _set_time(self, now_s: float) -> None:
@@ -121,7 +121,7 @@ class VirtualClockLoop(_OwnTimeLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """As ``call_soon``; raises RuntimeError when another thread calls while the loop runs."""
-        if self._thread_id not in {None, threading.get_ident()}:  # type: ignore[attr-defined]
+        if self._thread_id not in {None, threading.get_ident()}:  # type: ignore[attr-defined] # private
             raise RuntimeError("a thread calls into virtual time, which nothing can order; use run_in_executor")
         return self.call_soon(callback, *args, context=context)
 

@@ -106,14 +106,14 @@ def main(argv: list[str]) -> int:
         try:
             outcome = _run(args.speed, lambda: _demo(config, station, world, view, sockets=args.speed is not None))
         except OSError as error:
-            print(f"demo: {error}; is another simulated station running?", file=sys.stderr)  # noqa: T201
+            print(f"demo: {error}; is another simulated station running?", file=sys.stderr)  # noqa: T201 - the same
             return EXIT_FAILED
         except KeyboardInterrupt:
             return 130
     if args.json:
-        print(json.dumps(outcome.document))  # noqa: T201
+        print(json.dumps(outcome.document))  # noqa: T201 - the same
     else:
-        print(summary(outcome.document))  # noqa: T201
+        print(summary(outcome.document))  # noqa: T201 - the same
     return 0 if outcome.ok else EXIT_FAILED
 
 
@@ -138,11 +138,15 @@ def _speed(text: str) -> float | None:
 
 
 def _in_scratch(config: StationConfig, scratch: Path) -> StationConfig:
-    """Journal and socket in a folder of the demo's own: each demo starts with a station nobody has used."""
+    """Journal and socket in a folder of the demo's own: each demo starts with a station nobody has used.
+
+    The groups of a station's people need not exist on the computer that shows it.
+    """
+    own_api = {"socket": scratch / "station.sock", "operators_group": None, "technicians_group": None}
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"directory": scratch / "data"}),
-            "local_api": config.local_api.model_copy(update={"socket": scratch / "station.sock"}),
+            "local_api": config.local_api.model_copy(update=own_api),
             "mqtt": None,
         }
     )

@@ -177,9 +177,9 @@ def summary(document: Mapping[str, Any]) -> str:
             f"swap {document['swap_s']:.1f} s from vehicle in place to released; "
             f"critical path {document['critical_path_s']:.1f} s, dead time {document['dead_time_s']:.2f} s"
         )
-    lines += ["", *timeline(document["steps"]), "", f"{'pack':<12}{'from':<20}to"]
+    lines += ["", *timeline(document["steps"]), "", f"{'pack':<16}{'from':<20}to"]
     moved = [p for p in document["packs"] if p["from"] != p["to"]]
-    lines += [f"{p['id']:<12}{p['from']:<20}{p['to']}" for p in moved]
+    lines += [f"{p['id']:<16}{p['from']:<20}{p['to']}" for p in moved]
     stayed = [p["id"] for p in document["packs"] if p["from"] == p["to"]]
     lines += [f"stayed: {', '.join(stayed)}"] if stayed else []
     lines += [f"PHYSICS VIOLATED: {violation}" for violation in document["violations"]]

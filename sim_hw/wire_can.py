@@ -185,6 +185,8 @@ class LoopCan:
         self._restart_s = restart_s
         self._up = True
         self._taps: dict[LoopCanTap, None] = {}  # a dict keeps the order of attaching, which a set does not
+        self._hearing: tuple[LoopCanTap, ...] = ()
+        self._disturbed = False  # whether any error counter is above zero
         self._heads: list[tuple[int, int, LoopCanTap, RawFrame]] = []
         self._ticket = count()
         self._busy: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -204,10 +206,17 @@ class LoopCan:
 
         return self.attach_raw(on_raw, lambda _error: None)
 
-    def attach_raw(self, on_raw: Callable[[RawFrame], None], on_error: Callable[[RawFrame], None]) -> LoopCanTap:
-        """As ``attach``, with remote frames, and with the controller's own error frames on ``on_error``."""
-        tap = LoopCanTap(self, on_raw, on_error)
+    def attach_raw(
+        self, on_raw: Callable[[RawFrame], None] | None, on_error: Callable[[RawFrame], None]
+    ) -> LoopCanTap:
+        """As ``attach``, with remote frames, and with the controller's own error frames on ``on_error``.
+
+        A node that only talks gives None for ``on_raw``, which costs the others' frames nothing.
+        """
+        tap = LoopCanTap(self, on_raw or _ignore, on_error)
         self._taps[tap] = None
+        if on_raw is not None:
+            self._hearing = (*self._hearing, tap)
         return tap
 
     def open_bus(self) -> LoopCanBus:
@@ -243,6 +252,7 @@ class LoopCan:
 
     def _forget(self, tap: LoopCanTap) -> None:
         self._taps.pop(tap, None)
+        self._hearing = tuple(other for other in self._hearing if other is not tap)
         self._heads = [head for head in self._heads if head[2] is not tap]
         heapq.heapify(self._heads)
 
@@ -268,22 +278,27 @@ class LoopCan:
             self._busy = loop.call_later(bits / self.bitrate, self._end_of_frame, tap, raw, fault)
 
     def _end_of_frame(self, tap: LoopCanTap, raw: RawFrame, fault: WireFault | None) -> None:
-        self._busy = asyncio.get_running_loop().call_soon(self._start_of_frame)
+        self._busy = asyncio.get_running_loop().call_soon(self._start_of_frame) if self._heads else None
         queue = tap._queue  # noqa: SLF001 - a tap is the wire's own half
-        mine = bool(queue) and queue[0] is raw  # else the node was detached or went off while sending
+        # Callbacks may send in this very turn, so the sender's next frame is offered before anybody is called. Its
+        # queue does not begin with this frame if the node was detached or went off while sending.
         if fault is WireFault.CORRUPT:
             self._error_frame(tap)
-        else:
-            if mine:
-                queue.popleft()
-            self._success(tap, raw, fault)
-        if queue and mine:
-            self._offer(tap)
+            if queue and queue[0] is raw:
+                self._offer(tap)
+            return
+        mine = bool(queue) and queue[0] is raw
+        if mine:
+            queue.popleft()
+            if queue:
+                self._offer(tap)
+        self._success(tap, raw, fault)
         if mine and tap.on_room is not None:
             tap.on_room()
 
     def _error_frame(self, sender: LoopCanTap) -> None:
         self.counters["corrupted"] += 1
+        self._disturbed = True
         # ISO 11898-1, 12.1.4.2: a transmitter that sees an error counts 8, a receiver 1.
         error = RawFrame(ERROR_FLAG | ERROR_PROTOCOL | ERROR_BUS, 8, bytes(8))
         for tap in tuple(self._taps):
@@ -293,14 +308,22 @@ class LoopCan:
 
     def _success(self, sender: LoopCanTap, raw: RawFrame, fault: WireFault | None) -> None:
         self.counters["dropped" if fault is WireFault.DROP else "frames"] += 1
-        for tap in tuple(self._taps):
-            if tap is sender:
-                if tap.tec:
-                    tap._count(tec=-1)  # noqa: SLF001 - a tap is the wire's own half
-            elif fault is not WireFault.DROP and tap.state is not NodeState.BUS_OFF:
-                if tap.rec:
-                    tap._count(rec=-1)  # noqa: SLF001 - the same
+        if self._disturbed:
+            self._calm_down(sender, fault)
+        if fault is WireFault.DROP:
+            return
+        for tap in self._hearing:
+            if tap is not sender and tap.state is not NodeState.BUS_OFF:
                 self._deliver(tap, raw)
+
+    def _calm_down(self, sender: LoopCanTap, fault: WireFault | None) -> None:
+        """Count a good frame: one less for its transmitter and for each receiver that had errors."""
+        for tap in tuple(self._taps):
+            if tap is sender and tap.tec:
+                tap._count(tec=-1)  # noqa: SLF001 - a tap is the wire's own half
+            elif tap is not sender and tap.rec and fault is None and tap.state is not NodeState.BUS_OFF:
+                tap._count(rec=-1)  # noqa: SLF001 - the same
+        self._disturbed = any(tap.tec or tap.rec for tap in self._taps)
 
     def _deliver(self, tap: LoopCanTap, raw: RawFrame) -> None:
         try:
@@ -380,6 +403,10 @@ class LoopCanBus(can.BusABC):
         self._reader = None
         if self in self._wire._buses:  # noqa: SLF001 - a bus is the wire's own half
             self._wire._buses.remove(self)  # noqa: SLF001 - the same
+
+
+def _ignore(_raw: RawFrame) -> None:
+    return
 
 
 def _data_frame(raw: RawFrame, at: float) -> CanFrame:

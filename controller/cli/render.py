@@ -89,7 +89,7 @@ def _with_unit(key: str, unit: str) -> Callable[[Row], object]:
 
 
 def _plain(*keys: str) -> list[Column]:
-    return [(key.upper(), lambda row, key=key: row.get(key)) for key in keys]  # type: ignore[misc]
+    return [(key.upper(), lambda row, key=key: row.get(key)) for key in keys]  # type: ignore[misc] # a lambda's default has no type
 
 
 def _by_quality(row: Row) -> str:

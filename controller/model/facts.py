@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from controller.model.dock_rules import proves_closed
 from controller.model.intent import SwapOrder
 from controller.model.inventory import UNKNOWN, Inventory
 from controller.model.layout import (
     FORK,
     DockLayout,
     Layout,
+    LockBankLayout,
     charger_of,
     connector_of,
     locks_of,
@@ -26,7 +28,6 @@ from controller.model.snapshot import StationSnapshot
 from controller.model.transfers import near, stacker_at
 from hal.errors import StaleReading
 from hal.types import (
-    BoltResult,
     BoltState,
     ChargerState,
     LockBankStatus,
@@ -180,7 +181,7 @@ def _dock_facts(dock: DockLayout, inventory: Inventory, snapshot: StationSnapsho
         lifted=lifted,
         secured=secured,
         awake=vehicle is not None and vehicle.ready_to_drive,
-        locks={mount: _lock(snapshot, mount) for mount in dock.mounts},
+        locks={mount: _lock(snapshot, mount, dock.lock_banks.get(mount)) for mount in dock.mounts},
         checked={mount: _checked(mount, index, inventory, vehicle) for index, mount in enumerate(dock.mounts)},
         shuttle=shuttle,
         shuttle_known=known,
@@ -233,18 +234,22 @@ def _shuttle(dock: DockLayout, snapshot: StationSnapshot) -> tuple[bool, str | t
     return True, next(under, None)
 
 
-def _lock(snapshot: StationSnapshot, mount: str) -> Lock | None:
+def _lock(snapshot: StationSnapshot, mount: str, window: LockBankLayout | None) -> Lock | None:
     bank = _read(lambda: snapshot.lock_bank(locks_of(mount)))
-    return None if bank is None else lock_of(bank)
+    return None if bank is None else lock_of(bank, window)
 
 
-def lock_of(bank: LockBankStatus) -> Lock:
-    """Return what a lock bank's bolts are together; one that is at neither end makes it PARTIAL."""
+def lock_of(bank: LockBankStatus, window: LockBankLayout | None) -> Lock:
+    """Return what a lock bank's bolts are together; one that is at neither end makes it PARTIAL.
+
+    PROVEN as the interlocks have it: torque and angle of every bolt inside ``window``; with none, never.
+    """
     states = {bolt.state for bolt in bank.bolts}
     if states == {BoltState.UNLOCKED}:
         return Lock.OPEN
     if states == {BoltState.LOCKED}:
-        proven = all(bolt.result is BoltResult.OK for bolt in bank.bolts)
+        whole = window is not None and len(bank.bolts) == window.bolts
+        proven = whole and window is not None and all(proves_closed(bolt, window) for bolt in bank.bolts)
         return Lock.PROVEN if proven else Lock.CLOSED
     return Lock.PARTIAL
 

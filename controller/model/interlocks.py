@@ -82,9 +82,10 @@ STEP_RULES: Mapping[StepKind, StepRules] = {
         (*_GUARDED, *_SECURED, *_BORNE),
     ),
     StepKind.CHECK_PACK: StepRules(("in_place", "clamped", "mount_proven"), ("in_place", "clamped")),
+    # Not necessarily clamped: after an abort a vehicle may stand free, and waking it is the way out.
     StepKind.WAKE_VEHICLE: StepRules(
-        ("in_place", "clamped", "lift_down", "bolts_proven", "mounts_checked"),
-        ("in_place", "clamped", "lift_down"),
+        ("in_place", "park_applied", "lift_down", "bolts_proven", "mounts_checked"),
+        ("in_place", "lift_down"),
     ),
     StepKind.LOWER_VEHICLE: StepRules(
         ("zone_safe", "curtain_not_broken", "in_place", "clamped", "lift_down", "bolts_proven"),

@@ -8,6 +8,7 @@ from controller.model.facts import EXCHANGE, At, DockFacts, PackFacts, StationFa
 from controller.model.intent import Goal, Move, MoveKind, SwapOrder
 from controller.model.inventory import UNKNOWN
 from controller.model.layout import FORK, DockLayout, Layout
+from controller.model.plan_choice import decide
 from controller.model.plan_state import (
     AWAY,
     QUARANTINE,
@@ -20,7 +21,6 @@ from controller.model.plan_state import (
     PlanState,
     Spot,
     SpotKind,
-    decide,
     demand,
     supply,
     without_needless_bookings,
@@ -31,15 +31,18 @@ class View:
     """The facts with running moves taken as done, their packs where they will be, and the state to decide on.
 
     ``contents``: place → pack, of mounts and tables as they will be. ``carried``: the pack that the stacker has
-    or is sent for, with its destination. ``kept``: reservations that still mean something.
+    or is sent for, with its destination. ``orders``: by dock, without those whose vehicle is driving out.
+    ``kept``: reservations that still mean something.
     """
 
     def __init__(self, facts: StationFacts, orders: Sequence[SwapOrder], running: Sequence[Move]) -> None:
         self.facts = facts
         self.running = running
         self.docks = list(facts.layout.docks)
-        self.orders = {order.dock: order for order in sorted(orders, key=_age, reverse=True)}
-        self.ranks = {order.swap_id: rank for rank, order in enumerate(sorted(orders, key=_age))}
+        leaving = {move.dock for move in running if move.kind is MoveKind.RELEASE}
+        oldest_first = sorted((order for order in orders if order.dock not in leaving), key=_age)
+        self.orders = {order.dock: order for order in reversed(oldest_first)}
+        self.ranks = {order.swap_id: rank for rank, order in enumerate(oldest_first)}
         self.contents = dict(facts.inventory.contents)
         self.carried: tuple[str, str] | None = None
         self._look_ahead()

@@ -16,14 +16,13 @@ from controller.model.facts import At, StationFacts, facts_from
 from controller.model.intent import Move, MoveKind, SwapOrder
 from controller.model.inventory import InventoryRecord, PackNoted, Reserved, Unreserved
 from controller.model.layout import FORK, STACKER_AXES, Layout, charger_of, connector_of, locks_of
+from controller.model.plan_choice import by_urgency, decide
 from controller.model.plan_state import (
     Act,
     ActKind,
     Kind,
     SpotKind,
     best_in_store,
-    by_urgency,
-    decide,
     missing,
     refusal_by_counts,
 )

@@ -13,42 +13,32 @@ What is proven: each kind of dock alone, for every mix of charged packs, other p
 planner's own admission accepts the order, with 1 to all of its mounts swapped, emptied, filled or kept, and the next
 order accepted as early as can be; and each pair of docks that share the stacker and the slots, with one pack per
 vehicle and no charged pack and no empty slot to spare. Docks with one mount are tried with all happenings together,
-others with one kind at a time. Three docks and more at once are not
-searched: docks meet only in the stacker and the counts of the store, and a pair shows both.
+others, and pairs, with one kind at a time. Three docks and more at once are not searched: docks meet only in the
+stacker and the counts of the store, and a pair shows both.
 What is not: sensors that lie, bolts that stay stuck, UNKNOWN places. Those stop with a question to a person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations_with_replacement, product
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from controller.model.intent import Goal
 from controller.model.layout import Layout
+from controller.model.plan_choice import decide
+from controller.model.plan_model import HALVES, SPARE, apply, vehicle_gone, with_dock, with_item
 from controller.model.plan_state import (
-    AWAY,
-    SLOT,
     Act,
     ActKind,
-    Carried,
     DockState,
     Kind,
     Lock,
     PlanState,
-    Spot,
-    SpotKind,
-    decide,
     given_back,
     refusal_by_counts,
-    store_spot,
     without_needless_bookings,
 )
-from hal.errors import invariant
-
-T = TypeVar("T")
-
-SPARE = 1  # packs and slots counted beyond what the orders need: one for a pack that fails
 
 
 class DockShape(NamedTuple):
@@ -82,151 +72,6 @@ class Node(NamedTuple):
     events: Events
 
 
-# --- the model's own physics: what an act does ---------------------------------------------------------------------
-
-
-def apply(s: PlanState, act: Act) -> PlanState:
-    """Return the state after an act. A transfer by the stacker ends on the fork; PLACE ends it."""
-    return without_needless_bookings(_APPLY[act.kind](s, act))
-
-
-def _dock(s: PlanState, i: int, d: DockState) -> PlanState:
-    return s._replace(docks=(*s.docks[:i], d, *s.docks[i + 1 :]))
-
-
-def _at(values: tuple[T, ...], index: int, value: T) -> tuple[T, ...]:
-    return (*values[:index], value, *values[index + 1 :])
-
-
-def _reserve(s: PlanState, spot: Spot) -> PlanState:
-    if spot.kind is SpotKind.SLOT:
-        return s._replace(empty=s.empty - 1)
-    return s._replace(quarantine=s.quarantine - 1) if spot.kind is SpotKind.QUARANTINE else s
-
-
-def _go_home(s: PlanState, act: Act) -> PlanState:
-    return _dock(s, act.dock, s.docks[act.dock]._replace(home=True))
-
-
-def _enter(s: PlanState, act: Act) -> PlanState:
-    return _dock(s, act.dock, s.docks[act.dock]._replace(ready=True))
-
-
-def _check(s: PlanState, act: Act) -> PlanState:
-    d = s.docks[act.dock]
-    return _dock(s, act.dock, d._replace(checked=_at(d.checked, act.mount, True)))
-
-
-def _leave(s: PlanState, act: Act) -> PlanState:
-    """The vehicle is gone: what it left behind is nobody's."""
-    d = s.docks[act.dock]
-    tables = tuple(Kind.OLD if kind is Kind.OWN else kind for kind in d.tables)
-    if s.fork is not None and s.fork.kind is Kind.OWN and s.fork.home_dock == act.dock:
-        s = s._replace(fork=s.fork._replace(kind=Kind.OLD))
-    s = s._replace(other=min(s.other + d.own_stored, SPARE))
-    gone = DockState((), (), (), (), tables, d.booked, under=d.under, up=d.up, rank=d.rank)
-    return _dock(s, act.dock, gone)
-
-
-def _take(s: PlanState, act: Act) -> PlanState:
-    d = s.docks[act.dock]
-    kind = d.mounts[act.mount]
-    d = d._replace(under=(act.mount, act.table), up=False, locks=_at(d.locks, act.mount, Lock.OPEN))
-    if kind is None:  # unlocked already: it was only to be lowered
-        return _dock(s, act.dock, d)
-    exit_spot = store_spot(s, kind)
-    invariant(exit_spot is not None, "the out guard leaves a place for the pack")
-    spot = exit_spot or SLOT
-    d = d._replace(
-        mounts=_at(d.mounts, act.mount, None),
-        checked=_at(d.checked, act.mount, False),
-        tables=_at(d.tables, act.table, kind),
-        booked=_at(d.booked, act.table, spot.kind),
-    )
-    return _dock(_reserve(s, spot), act.dock, d)
-
-
-def _put(s: PlanState, act: Act) -> PlanState:
-    d = s.docks[act.dock]
-    locks = _at(d.locks, act.mount, Lock.PROVEN)
-    d = d._replace(under=(act.mount, act.table), up=False, locks=locks)
-    if d.mounts[act.mount] is not None:  # in the mount already: its bolts were only to be closed
-        return _dock(s, act.dock, d)
-    s = given_back(s, d.booked[act.table])
-    d = d._replace(
-        mounts=_at(d.mounts, act.mount, d.tables[act.table]),
-        checked=_at(d.checked, act.mount, False),
-        tables=_at(d.tables, act.table, None),
-        booked=_at(d.booked, act.table, None),
-    )
-    return _dock(s, act.dock, d)
-
-
-def _align(s: PlanState, act: Act) -> PlanState:
-    under = (act.mount, act.table)
-    return _dock(s, act.dock, s.docks[act.dock]._replace(under=under, up=False))
-
-
-def _return(s: PlanState, act: Act) -> PlanState:
-    return _dock(s, act.dock, s.docks[act.dock]._replace(under=None, up=False))
-
-
-def _fetch(s: PlanState, act: Act) -> PlanState:
-    kind = act.pack or Kind.FRESH
-    d = s.docks[act.dock]
-    match kind:
-        case Kind.OWN:
-            s = _dock(s, act.dock, d._replace(own_stored=d.own_stored - 1))
-        case Kind.FRESH:
-            s = s._replace(fresh=s.fresh - 1)
-        case _:
-            s = s._replace(other=s.other - 1)
-    return s._replace(empty=s.empty + 1, fork=Carried(kind, act.to, act.dock))
-
-
-def _store(s: PlanState, act: Act) -> PlanState:
-    d = s.docks[act.dock]
-    if d.booked[act.table] is None and act.to is not None:
-        s = _reserve(s, act.to)
-    d = d._replace(tables=_at(d.tables, act.table, None), booked=_at(d.booked, act.table, None))
-    return _dock(s, act.dock, d)._replace(fork=Carried(act.pack or Kind.OLD, act.to, act.dock))
-
-
-def _place(s: PlanState, act: Act) -> PlanState:
-    fork, to = s.fork, act.to
-    if fork is None or to is None:
-        return s
-    if fork.to != to:  # another destination than was reserved
-        s = _reserve(given_back(s, fork.to.kind if fork.to else None), to)
-    s = s._replace(fork=None)
-    if to.kind is SpotKind.TABLE:
-        d = s.docks[to.dock]
-        return _dock(s, to.dock, d._replace(tables=_at(d.tables, to.table, fork.kind)))
-    if to.kind is SpotKind.QUARANTINE or fork.kind is Kind.FAILED:
-        return s
-    if fork.kind is Kind.OWN:
-        d = s.docks[fork.home_dock]
-        return _dock(s, fork.home_dock, d._replace(own_stored=d.own_stored + 1))
-    if fork.kind is Kind.FRESH:
-        return s._replace(fresh=s.fresh + 1)
-    return s._replace(other=min(s.other + 1, SPARE))
-
-
-_APPLY: Mapping[ActKind, Callable[[PlanState, Act], PlanState]] = {
-    ActKind.GO_HOME: _go_home,
-    ActKind.ENTER: _enter,
-    ActKind.CHECK: _check,
-    ActKind.LEAVE: _leave,
-    ActKind.TAKE: _take,
-    ActKind.PUT: _put,
-    ActKind.ALIGN: _align,
-    ActKind.RETURN: _return,
-    ActKind.FETCH: _fetch,
-    ActKind.STORE: _store,
-    ActKind.PLACE: _place,
-}
-
-
 # --- what may happen ------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +79,7 @@ def arrivals(s: PlanState) -> Iterator[PlanState]:
     """A vehicle that was expected comes in."""
     for i, d in enumerate(s.docks):
         if d.goals and not d.present:
-            yield _dock(s, i, d._replace(present=True))
+            yield with_dock(s, i, d._replace(present=True))
 
 
 def happenings(node: Node, acts: Sequence[Act]) -> Iterator[Node]:
@@ -244,7 +89,7 @@ def happenings(node: Node, acts: Sequence[Act]) -> Iterator[Node]:
         after = left._replace(withdrawals=left.withdrawals - 1)
         for i, d in enumerate(s.docks):
             if d.goals and not d.present:
-                yield Node(_leave(s, Act(ActKind.LEAVE, i)), after)
+                yield Node(vehicle_gone(s, Act(ActKind.LEAVE, i)), after)
     if left.next_order:
         after = left._replace(next_order=())
         for i, d in enumerate(s.docks):
@@ -267,16 +112,16 @@ def failures(s: PlanState) -> Iterator[PlanState]:
     for i, d in enumerate(s.docks):
         for t, kind in enumerate(d.tables):
             if kind is Kind.FRESH:
-                yield _dock(s, i, d._replace(tables=_at(d.tables, t, Kind.FAILED)))
+                yield with_dock(s, i, d._replace(tables=with_item(d.tables, t, Kind.FAILED)))
         for m, kind in enumerate(d.mounts):
             if kind is Kind.FRESH and d.present:
-                checked = _at(d.checked, m, False)
-                yield _dock(s, i, d._replace(mounts=_at(d.mounts, m, Kind.FAILED), checked=checked))
+                checked = with_item(d.checked, m, False)
+                yield with_dock(s, i, d._replace(mounts=with_item(d.mounts, m, Kind.FAILED), checked=checked))
 
 
 def aborted(s: PlanState, acts: Sequence[Act]) -> Iterator[PlanState]:
     """The states in which an abort may leave the acts that may be running; each with the order given up or not."""
-    halves = [s, *(half for act in acts if act.kind in _HALVES for half in _HALVES[act.kind](s, act))]
+    halves = [s, *(half for act in acts if act.kind in HALVES for half in HALVES[act.kind](s, act))]
     if s.fork is not None and s.fork.to is not None:
         halves.append(given_back(s, s.fork.to.kind)._replace(fork=s.fork._replace(to=None)))
     for half in halves:
@@ -285,39 +130,7 @@ def aborted(s: PlanState, acts: Sequence[Act]) -> Iterator[PlanState]:
         yield stopped
         for i, d in enumerate(stopped.docks):
             if d.present and d.goals and not d.home:
-                yield _dock(stopped, i, d._replace(home=True))
-
-
-def _half_take(s: PlanState, act: Act) -> Iterator[PlanState]:
-    d = s.docks[act.dock]
-    if d.mounts[act.mount] is None:
-        return
-    up = d._replace(under=(act.mount, act.table), up=True)
-    yield _dock(s, act.dock, up)
-    yield _dock(s, act.dock, up._replace(locks=_at(d.locks, act.mount, Lock.PARTIAL)))
-    out = _take(s, act)
-    yield _dock(out, act.dock, out.docks[act.dock]._replace(up=True))
-
-
-def _half_put(s: PlanState, act: Act) -> Iterator[PlanState]:
-    d = s.docks[act.dock]
-    up = d._replace(under=(act.mount, act.table), up=True)
-    yield _dock(s, act.dock, up)
-    yield _dock(s, act.dock, up._replace(locks=_at(d.locks, act.mount, Lock.PARTIAL)))
-    within = _put(s, act)
-    yield _dock(within, act.dock, within.docks[act.dock]._replace(up=True))
-
-
-def _half_travel(s: PlanState, act: Act) -> Iterator[PlanState]:
-    yield _dock(s, act.dock, s.docks[act.dock]._replace(under=AWAY, up=False))
-
-
-_HALVES: Mapping[ActKind, Callable[[PlanState, Act], Iterator[PlanState]]] = {
-    ActKind.TAKE: _half_take,
-    ActKind.PUT: _half_put,
-    ActKind.ALIGN: _half_travel,
-    ActKind.RETURN: _half_travel,
-}
+                yield with_dock(stopped, i, d._replace(home=True))
 
 
 # --- the search ----------------------------------------------------------------------------------------------------
@@ -408,7 +221,7 @@ def ordered(s: PlanState, i: int, goals: tuple[Goal, ...]) -> PlanState:
     mounts = tuple(None if goal is Goal.ADD else Kind.OWN for goal in goals)
     locks = tuple(Lock.OPEN if kind is None else Lock.CLOSED for kind in mounts)
     d = s.docks[i]._replace(goals=goals, mounts=mounts, locks=locks, checked=(True,) * len(goals), rank=i)
-    return _dock(s, i, d)
+    return with_dock(s, i, d)
 
 
 def inventories(shape: Shape, most: int) -> Iterator[PlanState]:
@@ -478,8 +291,8 @@ def _pair_problems(pair: tuple[DockShape, ...], shape: Shape) -> list[str]:
     one_pack = (Goal.FRESH,)
     states = admitted(two, [one_pack, one_pack])
     said = " and ".join(_dock_said(dock) for dock in pair)
-    if not states:
-        return [f"one pack each can never be accepted at {said} at once"]
+    if not states:  # one of them waits until the other is done: admission sees to that
+        return []
     tightest = states[0]  # where docks compete for slots; with more of them they meet in the stacker only
     tried, bad = unfinished([Node(tightest, Events(aborts=1)), Node(tightest, Events(fails=1))])
     return [f"{said} at once: the planner does not finish from {len(bad)} of {tried} states"] if bad else []
@@ -491,14 +304,14 @@ def check_station(layout: Layout) -> list[str]:
     Returns:
         One sentence per thing that it cannot do, each with the one change that would mend it; empty: proven.
     """
-    found = _unserved(layout)
+    unserved = _unserved(layout)
+    if unserved:  # nothing to be proven of places that cannot be reached
+        return unserved
     docks = tuple(DockShape(len(dock.mounts), len(dock.tables)) for dock in layout.docks.values())
     shape = Shape(docks, len(layout.store.slots), len(layout.store.quarantine))
     problems = problems_of(shape)
-    if problems:
-        mended = [what for what, other in _relaxed(shape) if not problems_of(other)]
-        found += [f"{problem}; {_mend_said(mended)}" for problem in problems]
-    return found
+    mended = [what for what, other in _relaxed(shape) if not problems_of(other)] if problems else []
+    return [f"{problem}; {_mend_said(mended)}" for problem in problems]
 
 
 def _unserved(layout: Layout) -> list[str]:

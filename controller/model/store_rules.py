@@ -135,7 +135,9 @@ def target_fits(now: Situation) -> str | None:
 
 @rule
 def pack_to_lift(now: Situation) -> str | None:
-    """The pack is in the place, the fork is empty, and where the pack goes is reserved for it."""
+    """The pack is in the place or half lifted out of it, the fork has no other, and where it goes is reserved."""
+    if now.step.pack and now.pack_at(FORK) == now.step.pack:
+        return None
     if now.pack_at(FORK) is not None:
         return f"the fork carries {now.pack_at(FORK)}"
     wrong = holds_pack(now, now.step.place)
@@ -145,7 +147,9 @@ def pack_to_lift(now: Situation) -> str | None:
 
 @rule
 def place_to_fill(now: Situation) -> str | None:
-    """The fork carries the pack, and the place is empty and reserved for it."""
+    """The fork carries the pack and the place is empty and reserved for it, or the pack is half set down there."""
+    if now.step.pack and now.pack_at(now.step.place) == now.step.pack:
+        return None if now.pack_at(FORK) is None else f"the fork carries {now.pack_at(FORK)}"
     return holds_pack(now, FORK) or empty_and_reserved(now, now.step.place)
 
 

@@ -100,25 +100,46 @@ def _stacker_step(move: Move, snapshot: StationSnapshot, places: PackPlaces, lay
     arrived = places.at(move.destination) == move.pack
     if not loaded and not arrived and places.at(move.origin) != move.pack:
         raise MoveImpossible(f"{move.pack} is not in {move.origin}, on the fork or in {move.destination}")
-    goal = move.destination if loaded or arrived else move.origin
+    if not near(snapshot.axis(FORK).position_mm, stacker.fork_retracted_mm):
+        return _fork_out(move, snapshot, places, layout)
+    if arrived:
+        return None
+    goal = move.destination if loaded else move.origin
     if goal == FORK:
         raise MoveImpossible(f"the fork does not carry {move.pack}")
     at = stacker.places[goal]
-    step = partial(_step, move=replace(move, dock=STORE), place=goal, goes_to=move.destination)
-    fork_mm = snapshot.axis(FORK).position_mm
-    retracted = near(fork_mm, stacker.fork_retracted_mm)
-    if arrived:
-        return None if retracted else step(StepKind.RETRACT_FORK)
     z_goal_mm = at.z_mm + (stacker.carry_offset_mm if loaded else 0.0)
-    z_mm = snapshot.axis("stacker.z").position_mm
-    over = near(snapshot.axis("stacker.x").position_mm, at.x_mm)
-    within = at.z_mm - POSITION_TOLERANCE_MM <= z_mm <= at.z_mm + stacker.carry_offset_mm + POSITION_TOLERANCE_MM
-    if retracted:
-        there = over and near(z_mm, z_goal_mm)
-        return step(StepKind.EXTEND_FORK if there else StepKind.MOVE_STACKER)
-    if over and within and near(fork_mm, at.fork_mm):
-        return step(StepKind.SET_DOWN_PACK if loaded else StepKind.LIFT_PACK)
-    return step(StepKind.RETRACT_FORK)
+    there = near(snapshot.axis("stacker.x").position_mm, at.x_mm)
+    there = there and near(snapshot.axis("stacker.z").position_mm, z_goal_mm)
+    kind = StepKind.EXTEND_FORK if there else StepKind.MOVE_STACKER
+    return _store_step(kind, move, place=goal, pack=move.pack)
+
+
+def _fork_out(move: Move, snapshot: StationSnapshot, places: PackPlaces, layout: Layout) -> Step:
+    """Do the work where the fork is, or finish a half-done lift or set-down there; then it may come back."""
+    stacker = layout.stacker
+    carried, offset_mm = places.at(FORK), stacker.carry_offset_mm
+    here = next((name for name, at in stacker.places.items() if stacker_at(snapshot, at, offset_mm)), None)
+    if here is None:
+        return _store_step(StepKind.RETRACT_FORK, move, place=move.origin, pack=move.pack)
+    extended = near(snapshot.axis(FORK).position_mm, stacker.places[here].fork_mm)
+    over_mm = snapshot.axis("stacker.z").position_mm - stacker.places[here].z_mm
+    resting = places.at(here)
+    if isinstance(carried, str):
+        if extended and carried == move.pack and here == move.destination:
+            return _store_step(StepKind.SET_DOWN_PACK, move, place=here, pack=carried)
+        if not near(over_mm, offset_mm):
+            return _store_step(StepKind.LIFT_PACK, move, place=here, pack=carried)
+    elif isinstance(resting, str):
+        if extended and resting == move.pack and here == move.origin:
+            return _store_step(StepKind.LIFT_PACK, move, place=here, pack=resting)
+        if not near(over_mm, 0.0):
+            return _store_step(StepKind.SET_DOWN_PACK, move, place=here, pack=resting)
+    return _store_step(StepKind.RETRACT_FORK, move, place=here, pack=move.pack)
+
+
+def _store_step(kind: StepKind, move: Move, *, place: str, pack: str) -> Step:
+    return Step(kind, STORE, place=place, goes_to=move.destination, pack=pack, swap_id=move.swap_id)
 
 
 # --- everything that is not a transfer -----------------------------------------------------------------------------

@@ -240,8 +240,11 @@ class Database:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_LIMIT_S, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        try:
+            connection.execute("PRAGMA synchronous=FULL")  # the first look into the file: it may be none of SQLite's
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _create(self) -> None:

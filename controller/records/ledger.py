@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from controller.model.intent import Goal, Step, StepKind, SwapOrder
-from controller.model.inventory import InventoryRecord, empty_inventory, from_json, to_json
+from controller.model.inventory import InventoryRecord, PlaceUnknown, empty_inventory, from_json, to_json
 from controller.model.layout import Layout
 from controller.records.journal import Journal, JournalEntry
 
@@ -41,6 +41,7 @@ class Ledger:
         self.swaps: dict[str, Swap] = {}
         self.unfinished: dict[int, Step] = {}
         self.swap_count = 0
+        self._doubts: dict[str, tuple[str, ...]] = {}
         self.was_empty = True
 
     async def open(self) -> None:
@@ -65,7 +66,10 @@ class Ledger:
 
     async def failed(self, intent: int, step: Step, detail: str, records: Sequence[InventoryRecord]) -> None:
         """Write that a step did not end well, with what the sensors say of its pack."""
-        body = {"intent": intent, "kind": step.kind, "result": "failed", "detail": detail}
+        body: dict[str, object] = {"intent": intent, "kind": step.kind, "result": "failed", "detail": detail}
+        unknown = [record.place for record in records if isinstance(record, PlaceUnknown)]
+        if unknown:
+            body["doubt"] = {"pack": step.pack, "candidates": unknown}
         await self._write("outcome", body, records)
 
     async def places(self, why: str, records: Sequence[InventoryRecord]) -> None:
@@ -124,6 +128,7 @@ class Ledger:
                 self.unfinished[entry.seq] = _step(body["step"])
             case "outcome":
                 self.unfinished.pop(int(str(body["intent"])), None)
+                self._doubt(body.get("doubt"))
             case "swap_ordered":
                 order = _order(body)
                 self.swaps[order.swap_id] = Swap(order)
@@ -132,6 +137,21 @@ class Ledger:
                 self._change(body)
             case "swap_ended":
                 self.swaps.pop(str(body["swap_id"]), None)
+
+    def _doubt(self, raw: object) -> None:
+        if isinstance(raw, Mapping):
+            candidates = raw["candidates"]
+            self._doubts[str(raw["pack"])] = tuple(candidates) if isinstance(candidates, (list, tuple)) else ()
+
+    @property
+    def doubts(self) -> Mapping[str, tuple[str, ...]]:
+        """Packs that were under way when a step was cut short, with the UNKNOWN places that each may be in."""
+        unknown = self.inventory.unknown_places
+        open_doubts = {
+            pack: tuple(place for place in candidates if place in unknown)
+            for pack, candidates in self._doubts.items()
+        }
+        return {p: places for p, places in open_doubts.items() if places and self.inventory.place_of(p) is None}
 
     def _change(self, body: Mapping[str, object]) -> None:
         swap = self.swaps[str(body["swap_id"])]

@@ -301,7 +301,7 @@ class _Client(aiomqtt.Client):
     def _on_publish(
         self,
         client: Any,  # noqa: ANN401 - paho's types, as aiomqtt passes them on
-        userdata: Any,  # noqa: ANN401
+        userdata: Any,  # noqa: ANN401 - the same
         mid: int,
         reason_code: ReasonCode,
         properties: Properties,

@@ -1,8 +1,8 @@
 """Device descriptions as data: register maps (TOML) and CAN databases (DBC), one file per device type.
 
 A profile is named by its path without the ending: ``motion/positioning_axis``. This loader turns a register map
-into rows; it does not encode or decode: the drivers and the simulator each have their own codec, so that a wrong
-one cannot be wrong on both sides.
+into rows; it does not encode or decode: each side of a wire has its own codec, so that a wrong one cannot be wrong
+on both sides.
 """
 
 from __future__ import annotations

@@ -316,11 +316,13 @@ def _certificates(folder: Path) -> None:
     ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     for name in ("ca", "other"):
         _openssl(openssl, "req", "-x509", *ec, "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt",
-                 "-subj", f"/CN={name}")  # fmt: skip
+                 "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
     _openssl(
         openssl, "req", *ec[:-2], "-keyout", f"{folder}/own.key", "-out", f"{folder}/own.csr", "-subj", "/CN=own"
     )
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "ext").write_text(
+        "subjectAltName=IP:127.0.0.1\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
     _openssl(openssl, "x509", "-req", "-in", f"{folder}/own.csr", "-CA", f"{folder}/ca.crt", "-CAkey",
              f"{folder}/ca.key", "-CAcreateserial", "-out", f"{folder}/own.crt", "-days", "2", "-extfile",
              f"{folder}/ext")  # fmt: skip

@@ -53,6 +53,7 @@ job=$(mktemp -d "${XDG_RUNTIME_DIR:-/var/tmp}/socketcan.XXXXXX")
 trap 'rm -rf "$job"' EXIT
 preload=
 if grep -qw amx_tile /proc/cpuinfo; then # see xstate_shim.c
+    command -v cc >/dev/null || { echo "run.sh: this CPU needs xstate_shim.c: please install a C compiler" >&2; exit 125; }
     cc -O2 -shared -fPIC -o "$job/xstate_shim.so" "$here/xstate_shim.c"
     preload=$job/xstate_shim.so
 fi

@@ -96,12 +96,13 @@ class StationRig:
 
 
 def station_config(name: str, scratch: Path) -> StationConfig:
-    """Return a shipped station whose journal and socket are in ``scratch``."""
+    """Return a shipped station whose journal and socket are in ``scratch``, and which asks for no groups of people."""
     config = load_station(STATIONS / f"{name}.toml")
+    own_api = {"socket": scratch / "s.sock", "operators_group": None, "technicians_group": None}
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"directory": scratch / "data"}),
-            "local_api": config.local_api.model_copy(update={"socket": scratch / "s.sock"}),
+            "local_api": config.local_api.model_copy(update=own_api),
             "mqtt": None,
         }
     )

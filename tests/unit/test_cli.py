@@ -82,7 +82,7 @@ async def _bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @pytest.mark.parametrize("command", ["status", "slots", "devices", "io", "bus"])
 async def test_reads_print_json_and_tables(bench: Bench, command: str) -> None:
-    """Each read prints exactly the service's document with --json, and plain lines without control codes in a pipe."""
+    """Each read prints exactly the service's document with --json; in a pipe plain lines, no control codes."""
     as_json = await bench.run(command, "--json")
     assert as_json.code == 0
     assert json.loads(as_json.out) == getattr(bench.station, command)()
@@ -165,7 +165,8 @@ async def test_no_controller_is_code_3_with_advice(tmp_path: Path, bench: Bench)
     assert ran.code == 3
     assert "systemctl status swap-station" in ran.err
 
-    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
         writer.write(b"hello\n")
         writer.close()
 

@@ -161,7 +161,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("port = 15021", "port = 65536", "links.plc.port", "less than or equal to 65535"),
     ("port = 15021", 'port = "15021"', "links.plc.port", "valid integer"),
     ("port = 15021", "port = 15021.0", "links.plc.port", "valid integer"),
-    ("timeout_s = 0.5", "timeout_s = nan", "links.plc.timeout_s", "finite number"),
+    ("timeout_s = 0.3", "timeout_s = nan", "links.plc.timeout_s", "finite number"),
     (
         "timeout_s = 0.25",
         "timeout_s = 0.4",

@@ -74,6 +74,19 @@ async def test_a_claim_ends_with_an_exception() -> None:
         pass
 
 
+async def test_waiting_for_less_than_the_clock_can_tell_lets_time_pass() -> None:
+    """Waiting for a rest of 1e-15 s again and again ends: a loop fires such timers without moving its clock."""
+    module = io_module(PeerLine())
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(4.5)
+    deadline = loop.time() + 1e-15
+    turns = 0
+    while (left_s := deadline - loop.time()) > 0:
+        assert not await module.changed(left_s)
+        turns += 1
+    assert turns <= 1
+
+
 async def test_finish_ends_what_it_began_and_lets_the_cancellation_through() -> None:
     """A clean-up runs to its end however often its caller is cancelled, and the caller is cancelled then."""
     done: list[str] = []

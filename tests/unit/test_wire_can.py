@@ -237,6 +237,36 @@ async def test_one_nodes_bug_keeps_no_frame_from_the_others() -> None:
 
 
 @virtual
+async def test_a_node_that_answers_within_the_same_turn_is_sent_once() -> None:
+    """A receiver's callback that sends on the transmitting node puts one frame on the bus, not two."""
+    wire = LoopCan(500_000)
+    heard: list[int] = []
+    asking = wire.attach(_ignore)
+
+    def answer(frame: CanFrame) -> None:
+        heard.append(frame.can_id)
+        if frame.can_id < 5:
+            asking.send(_frame(frame.can_id + 1))
+
+    wire.attach(answer)
+    asking.send(_frame(1))
+    await asyncio.sleep(0.01)
+    assert heard == [1, 2, 3, 4, 5]
+    assert wire.counters["frames"] == 5
+
+
+@virtual
+async def test_a_node_that_only_talks_takes_part_in_the_errors() -> None:
+    """A deaf node's controller still counts what goes wrong on the bus."""
+    wire = LoopCan(500_000)
+    wire.fault = lambda _frame: WireFault.CORRUPT
+    deaf = wire.attach_raw(None, lambda _error: None)
+    wire.attach(_ignore).send(_frame(1))
+    await asyncio.sleep(0.001)
+    assert deaf.rec > 0
+
+
+@virtual
 async def test_a_detached_node_hears_and_says_nothing_more() -> None:
     """What a node had queued when it left is gone."""
     wire = LoopCan(500_000)
