@@ -1,4 +1,4 @@
-"""``python -m controller --config FILE``: the station controller, as systemd runs it. Arguments, logging, exit codes."""
+"""``python -m controller --config FILE``: the controller, as systemd runs it. Arguments, logging, exit codes."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class StationApp:
         self.station.alive = health.heartbeat("station", STATION_BEAT_S)
         health.watch("pollers", _polling(hal))
         uplink = (
-            MqttUplink(self.config.mqtt, self.config.station.id, outbox, random.Random())
+            MqttUplink(self.config.mqtt, self.config.station.id, outbox, random.Random())  # noqa: S311 - spreads reconnects, no secret
             if self.config.mqtt
             else None
         )

@@ -7,6 +7,8 @@ move is an event: its fault stands until a person resets the unit.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from controller.carriers import MoveEnded
 from controller.fault_manager import EVERYWHERE, FaultManager
@@ -26,7 +28,7 @@ from controller.runner import InterlockBlocked, StepFailed, StepTimeout
 from controller.steps import STEPS
 from controller.units import Unit, UnitParts, unit_of
 from hal.errors import StaleReading
-from hal.types import AxisState, AxisStatus, ChargerState, ConnectorState, LockBankState, LockBankStatus, Quality
+from hal.types import AxisState, ChargerState, ConnectorState, LockBankState, Quality
 
 TICK_S = 1.0
 START_GRACE_S = 10.0  # a device that was never heard by then is silent
@@ -38,13 +40,19 @@ _FAULT_STATES: dict[str, tuple[object, FaultCode]] = {
     "chargers": (ChargerState.FAULT, FaultCode.CHARGER_FAULT),
 }
 _MOVERS = frozenset({"axes", "locks"})
+_POWERLESS = frozenset({AxisState.POWER_OFF, LockBankState.POWER_OFF})
 
 
 class FaultWatch:
-    """Watches everything that shows faults. ``run()`` until cancelled."""
+    """Watches everything that shows faults. ``run()`` until cancelled.
+
+    Attributes:
+        wants_power: whether a drive should have power now; not while its unit is stopped by an abort.
+    """
 
     def __init__(self, parts: UnitParts, faults: FaultManager, can_links: frozenset[str]) -> None:
         self.faults = faults
+        self.wants_power: Callable[[str], bool] = _always
         self._can_links = can_links
         self._parts = parts
         self._of_moves: set[tuple[FaultCode, str]] = set()
@@ -88,9 +96,7 @@ class FaultWatch:
                 report(FaultCode.BMS_FRAMES_INVALID, device, reading.quality is Quality.INVALID)
             return
         if kind in _FAULT_STATES:
-            state, code = _FAULT_STATES[kind]
-            failed = value.state is state or (kind in _MOVERS and self._missed_our_heartbeat(device, value))
-            report(code, device, failed, f"{device} reports fault {value.fault_code}")
+            self._look_at_state(kind, device, value)
         if kind == "axes":
             unknown = value.state is not AxisState.POWER_OFF and not value.homed
             report(FaultCode.AXIS_NOT_HOMED, device, unknown, f"{device} is not homed")
@@ -104,10 +110,13 @@ class FaultWatch:
             for code, present in faults_of_zone(value):
                 report(code, device, present)
 
-    def _missed_our_heartbeat(self, device: str, value: AxisStatus | LockBankStatus) -> bool:
-        """Whether it dropped its power for want of our heartbeat, other than by a stop, which holds that back."""
-        powerless = value.state in {AxisState.POWER_OFF, LockBankState.POWER_OFF}
-        return powerless and bool(value.fault_code) and device not in self._parts.hal.stop_latched
+    def _look_at_state(self, kind: str, device: str, value: Any) -> None:  # noqa: ANN401 - statuses of four kinds
+        state, code = _FAULT_STATES[kind]
+        self.faults.report(code, device, value.state is state, f"{device} reports fault {value.fault_code}")
+        if kind in _MOVERS:
+            missed = value.state in _POWERLESS and bool(value.fault_code) and self.wants_power(device)
+            text = f"{device} missed our heartbeat and dropped its power"
+            self.faults.report(FaultCode.DRIVES_OFF, device, missed, text)
 
     def _should_be_heard(self, kind: str, device: str) -> bool:
         """A slot's pack while it is plugged in; a vehicle while a swap holds it; everything else always."""
@@ -179,3 +188,7 @@ class FaultWatch:
         slots = self._parts.layout.store.slots
         worst = [f for f in self.faults.active() if f.scope_id in slots and f.spec.effect >= Effect.ISOLATE_SLOT]
         return {f.scope_id: f"{f.spec.number} {f.spec.title}: {f.detail}" for f in reversed(worst)}
+
+
+def _always(_device: str) -> bool:
+    return True

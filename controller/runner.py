@@ -16,8 +16,8 @@ from controller.config_tables import StepTiming
 from controller.devices import commandable
 from controller.events import EventBus, StepEvent
 from controller.model.intent import Step, StepKind
-from controller.model.inventory import InventoryRecord, PlaceUnknown
 from controller.model.interlocks import Violation, holds_violations, requires_violations
+from controller.model.inventory import InventoryRecord, PlaceUnknown
 from controller.observer import StationObserver
 from controller.records.ledger import Ledger
 from controller.steps import STEPS, Hands, StepSpec, places_after, places_after_failure

@@ -100,6 +100,7 @@ class Station:
         self._memory = _Memory()
         self._tasks: asyncio.TaskGroup | None = None
         self.units = {unit_id: Unit(unit_id, parts, self) for unit_id in (*parts.layout.docks, STORE)}
+        watch.wants_power = lambda device: self.units[unit_of(device, parts.layout)].state not in OUT_STATES
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Station:
         return True
 
     def orders(self) -> tuple[SwapOrder, ...]:
-        """Orders that still want something of the station, oldest first; a vehicle that is being released does not."""
+        """Orders that still want something of the station, oldest first; a vehicle being released does not."""
         leaving = {move.dock for move in self._running if move.kind is MoveKind.RELEASE}
         swaps = self.parts.ledger.swaps.values()
         open_swaps = (swap.order for swap in swaps if not swap.released and swap.order.dock not in leaving)
@@ -216,10 +217,11 @@ class Station:
     async def _vehicle_stands(self, dock: DockLayout, snapshot: StationSnapshot) -> None:
         ledger = self.parts.ledger
         swap = next((s for s in ledger.swaps.values() if s.order.dock == dock.dock_id and not s.released), None)
-        known = any(mount in ledger.inventory.arrived_on.values() for mount in dock.mounts)
-        if swap is None or swap.old_packs or known:
+        if swap is None or swap.arrived:
             return
         vehicle = snapshot.vehicle(dock.device("vehicle"))
+        if any(mount.pack_serial == "" for mount in vehicle.mounts):
+            return  # a pack whose serial has not been heard whole yet
         records: list[InventoryRecord] = []
         packs: list[str] = []
         for mount, seen in zip(dock.mounts, vehicle.mounts, strict=False):
@@ -228,7 +230,7 @@ class Station:
                 records.append(PackArrived(seen.pack_serial, mount))
                 records.append(PackNoted(seen.pack_serial, seen.pack_soc_pct, failed=False))
         await ledger.places(f"vehicle {vehicle.vehicle_id} arrived in {dock.dock_id}", records)
-        await ledger.swap_changed(swap.order.swap_id, old_packs=packs)
+        await ledger.swap_changed(swap.order.swap_id, arrived=True, old_packs=packs)
 
     async def _vehicle_gone(self, dock: DockLayout) -> None:
         """A vehicle that was not being swapped has left: its packs left with it."""
@@ -271,6 +273,10 @@ class Station:
                 if swap is not None:
                     await self._released(swap)
         except MoveEnded as ended:
+            if move.kind is MoveKind.CHECK and ended.reaction is Reaction.REPLAN and unit.executes:
+                note = self.parts.ledger.inventory.note(move.pack)
+                refused = PackNoted(move.pack, note.soc_pct, failed=True)
+                await self.parts.ledger.places(f"the vehicle refuses {move.pack}: {ended.detail}", [refused])
             self._after_failure(move, unit, ended)
         except Exception as error:  # noqa: BLE001 - a bug of ours: safe stop, and everybody hears of it
             _log.exception("%s of %s ended with a bug of ours", move.kind, unit.unit_id)
@@ -281,7 +287,7 @@ class Station:
 
     def _dock_is_out(self, move: Move) -> bool:
         """Whether a move needs a dock that was stopped: it can go on once that is cleared."""
-        docks = {self.parts.layout.dock_of(place) for place in (move.origin, move.destination) if place}
+        docks = [self.parts.layout.dock_of(place) for place in (move.origin, move.destination) if place]
         return any(dock and self.units[dock.dock_id].state in OUT_STATES for dock in docks)
 
     def _after_failure(self, move: Move, unit: Unit, ended: MoveEnded) -> None:
@@ -322,6 +328,8 @@ class Station:
         self._wake.set()
 
     def _react(self, unit: Unit, effect: Effect, cause: str) -> None:
+        if effect is Effect.ABORT and unit.state is State.CLEARING:
+            return  # what a Clear brings to light is what it is there to clear; it fails if it cannot
         if effect >= Effect.ABORT:
             unit.tripped = unit.tripped or effect is Effect.SAFE_STOP
             self._abort(unit, cause)
@@ -384,7 +392,7 @@ class Station:
             vehicle = snapshot.vehicle(dock.device("vehicle"))
         except StaleReading as error:
             raise SwapRefused("refused", f"no vehicle is heard at {dock.dock_id}: {error}") from error
-        wanted = self._goals(dock, goals, [bool(mount.pack_serial) for mount in vehicle.mounts])
+        wanted = self._goals(dock, goals, [mount.pack_serial is not None for mount in vehicle.mounts])
         loop = asyncio.get_running_loop()
         order = SwapOrder(
             f"swap-{self.parts.ledger.swap_count + 1}", dock.dock_id, vehicle.vehicle_id, wanted, loop.time()

@@ -22,7 +22,7 @@ from controller.model.layout import (
     pack_monitor_of,
 )
 from controller.model.snapshot import IO_AGE_S_MAX, MOTION_AGE_S_MAX, StationSnapshot
-from controller.model.transfers import SAFE_CURRENT_A, charger_is_off, near
+from controller.model.transfers import SAFE_CURRENT_A, charger_is_off, is_awake, near
 from hal.api import HalSet
 from hal.types import BoltResult, BoltState, ChargerState, LockBankStatus, VehicleRequest
 
@@ -255,8 +255,8 @@ def _pack_checked(layout: Layout, step: Step, snapshot: StationSnapshot) -> str 
 
 
 def _vehicle_awake(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    ready = snapshot.vehicle(f"{step.dock}.vehicle").ready_to_drive
-    return None if ready else "the vehicle is not ready to drive"
+    awake = is_awake(snapshot.vehicle(f"{step.dock}.vehicle"))
+    return None if awake else "the vehicle is not ready to drive"
 
 
 def _stacker_there(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:

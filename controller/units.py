@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 
 STORE = "store"
 WARN_S = 2.0  # of horn before anything is energised (ISO 12100, 6.4.3: warn before starting)
-POWER_OFF_LIMIT_S = 3.0  # twice the drives' watchdog (profiles/motion/positioning_axis.toml: 1 s), and a slow poll
+POWER_OFF_LOOK_S = 0.15
+POWER_OFF_LOOKS = 20  # 3 s: twice the drives' watchdog (profiles/motion/positioning_axis.toml) and a slow poll
 READINGS_LIMIT_S = 5.0  # for every device that a reset needs to be heard
 
 
@@ -265,7 +266,7 @@ class Unit:
         return questions
 
     async def _settle_doubts(self) -> None:
-        """A pack whose step was cut short is where exactly one of the places in doubt senses one, now that all rests."""
+        """A pack whose step was cut short is where exactly one of the places in doubt senses one, once all rests."""
         ledger, snapshot = self._parts.ledger, self._parts.observer.snapshot()
         for pack, candidates in ledger.doubts.items():
             presence = {place: _witness(place, snapshot).presence for place in candidates}
@@ -323,10 +324,10 @@ class Unit:
         before that would be followed by a fault.
         """
         await self._manager.stop_moves(self.unit_id)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + POWER_OFF_LIMIT_S
-        while loop.time() < deadline and any(self._may_have_power(device) for device in self.axes):
-            await asyncio.sleep(POWER_OFF_LIMIT_S / 20)
+        for _ in range(POWER_OFF_LOOKS):
+            if not any(self._may_have_power(device) for device in self.axes):
+                break
+            await asyncio.sleep(POWER_OFF_LOOK_S)
         return []
 
     def _may_have_power(self, device: str) -> bool:

@@ -66,6 +66,7 @@ READS = {
     "bus": Request("bus", render.bus, READ_LIMIT_S),
 }
 COMMANDS = {
+    "start": Request("start", render.commanded, COMMAND_LIMIT_S),
     "stop": Request("stop", render.commanded, COMMAND_LIMIT_S),
     "abort": Request("abort", render.commanded, COMMAND_LIMIT_S),
     "clear": Request("clear", render.commanded, COMMAND_LIMIT_S),
@@ -79,6 +80,7 @@ HELP = {
     "devices": "every device: state, age and quality of its reading",
     "io": "every input and output",
     "bus": "every bus and line: state, error counters",
+    "start": "go on with what is open, from Idle (PackML Start): THIS MOVES THE MACHINE",
     "stop": "end motion in order (PackML Stop)",
     "abort": "end motion at once (PackML Abort)",
     "clear": "after an abort: Aborted to Stopped; moves and energises nothing",

@@ -125,6 +125,14 @@ class StationService(Protocol):
         """PackML Reset: warn, energise and home, to Idle. Moves. Errors and result as ``stop``."""
         ...
 
+    async def start(self, unit: str | None) -> dict[str, object]:
+        """PackML Start: from Idle to Execute, to go on with what the station has open. Moves.
+
+        A swap is ordered with ``swap_start``, which starts the units by itself; this is for a hand-off of the store
+        that is left after an abort when no vehicle is there. Errors and result as ``stop``.
+        """
+        ...
+
     def subscribe(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         """Call ``listener`` with every event (``Event.to_json``) from now on; returns how to stop that."""
         ...

@@ -79,6 +79,7 @@ METHODS: Mapping[str, _Method] = {
         frozenset({"dock", "goals"}),
         command=lambda s, p: s.swap_start(_text(p, "dock"), _goals(p)),
     ),
+    "start": _Method(Role.OPERATOR, _UNIT, command=lambda s, p: s.start(_unit(p))),
     "stop": _Method(Role.VIEWER, _UNIT, command=lambda s, p: s.stop(_unit(p)), always=True),
     "abort": _Method(Role.VIEWER, _UNIT, command=lambda s, p: s.abort(_unit(p)), always=True),
     "clear": _Method(Role.TECHNICIAN, _UNIT, command=lambda s, p: s.clear(_unit(p))),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controller.model.layout import LockBankLayout, locks_of
+from controller.model.bolts import proves_closed
+from controller.model.layout import locks_of
 from controller.model.situation import (
     STILL,
     Rule,
@@ -15,8 +16,8 @@ from controller.model.situation import (
     registrar,
     sensor_agrees,
 )
-from controller.model.transfers import SAFE_CURRENT_A, near, stacker_at
-from hal.types import BoltResult, BoltState, BoltStatus
+from controller.model.transfers import SAFE_CURRENT_A, is_awake, near, stacker_at
+from hal.types import BoltState
 
 # An edge of the in-place sensor is no vehicle at rest: station hosts in the field went from edges to 2 s of level.
 IN_PLACE_STABLE_S_MIN = 2.0
@@ -129,8 +130,8 @@ def doors_closed(now: Situation) -> str | None:
 
 @rule
 def awake(now: Situation) -> str | None:
-    """The vehicle says that it is ready to drive."""
-    ready = now.snapshot.vehicle(now.dock.device("vehicle")).ready_to_drive
+    """The vehicle says that it is ready to drive, as it was asked to be."""
+    ready = is_awake(now.snapshot.vehicle(now.dock.device("vehicle")))
     return None if ready else "the vehicle is not ready to drive"
 
 
@@ -293,16 +294,6 @@ def _vehicle_accepts(now: Situation, mount: str) -> bool:
     by_vehicle = now.snapshot.vehicle(now.dock.device("vehicle")).mounts
     index = now.dock.mounts.index(mount)
     return index < len(by_vehicle) and by_vehicle[index].pack_ok
-
-
-def proves_closed(bolt: BoltStatus, window: LockBankLayout) -> bool:
-    """Whether torque and angle of a bolt's last turn are inside the window that proves it closed."""
-    return (
-        bolt.state is BoltState.LOCKED
-        and bolt.result is BoltResult.OK
-        and window.torque_nm_min <= bolt.torque_nm <= window.torque_nm_max
-        and window.angle_deg_min <= bolt.angle_deg <= window.angle_deg_max
-    )
 
 
 def _unproven(now: Situation, mount: str) -> str | None:

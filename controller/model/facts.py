@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from controller.model.dock_rules import proves_closed
+from controller.model.bolts import proves_closed
 from controller.model.intent import SwapOrder
 from controller.model.inventory import UNKNOWN, Inventory
 from controller.model.layout import (
@@ -25,7 +25,7 @@ from controller.model.layout import (
 )
 from controller.model.plan_state import Lock
 from controller.model.snapshot import StationSnapshot
-from controller.model.transfers import near, stacker_at
+from controller.model.transfers import is_awake, near, stacker_at
 from hal.errors import StaleReading
 from hal.types import (
     BoltState,
@@ -180,7 +180,7 @@ def _dock_facts(dock: DockLayout, inventory: Inventory, snapshot: StationSnapsho
         clamp=_axis_at(snapshot, dock.device("clamp"), dock.clamp_open_mm, dock.clamp_closed_mm),
         lifted=lifted,
         secured=secured,
-        awake=vehicle is not None and vehicle.ready_to_drive,
+        awake=vehicle is not None and is_awake(vehicle),
         locks={mount: _lock(snapshot, mount, dock.lock_banks.get(mount)) for mount in dock.mounts},
         checked={mount: _checked(mount, index, inventory, vehicle) for index, mount in enumerate(dock.mounts)},
         shuttle=shuttle,
@@ -204,7 +204,7 @@ def _vehicle(dock: DockLayout, snapshot: StationSnapshot) -> VehicleStatus | Non
 
 def _noted(inventory: Inventory, vehicle: VehicleStatus | None) -> bool:
     known = set(inventory.contents.values())
-    return vehicle is None or all(m.pack_serial in known for m in vehicle.mounts if m.pack_serial)
+    return vehicle is None or all(m.pack_serial in known for m in vehicle.mounts if m.pack_serial is not None)
 
 
 def _checked(mount: str, index: int, inventory: Inventory, vehicle: VehicleStatus | None) -> bool:

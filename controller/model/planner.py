@@ -155,7 +155,7 @@ _ROLES: Mapping[MoveKind, tuple[str, ...]] = {
     MoveKind.UNCLAMP: ("clamp", "vehicle_lift"),
     MoveKind.SECURE: ("vehicle",),
     MoveKind.CHECK: ("vehicle",),
-    MoveKind.WAKE: ("vehicle",),
+    MoveKind.WAKE: ("vehicle", "clamp", "vehicle_lift"),  # not while it is still being raised
     MoveKind.RELEASE: ("vehicle", "clamp", "vehicle_lift"),
     MoveKind.ALIGN: ("shuttle_travel", "shuttle_lift"),
     MoveKind.RETURN: ("shuttle_travel", "shuttle_lift"),

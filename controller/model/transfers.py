@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from controller.model.bolts import all_open, all_proven
 from controller.model.intent import Move, MoveKind, Step, StepKind
 from controller.model.layout import (
     FORK,
@@ -22,7 +23,7 @@ from controller.model.layout import (
     pack_monitor_of,
 )
 from controller.model.snapshot import SLOT_AGE_S_MAX, StationSnapshot
-from hal.types import BoltState, ChargerState, VehicleRequest
+from hal.types import ChargerState, VehicleRequest, VehicleStatus
 
 STORE = "store"  # the unit that owns slots and stacker
 
@@ -73,22 +74,21 @@ def _shuttle_step(move: Move, snapshot: StationSnapshot, places: PackPlaces, lay
         raise MoveImpossible(f"{move.pack} is neither in {mount} nor on {table}")
     if putting_in and places.at(table) != move.pack and places.at(mount) != move.pack:
         raise MoveImpossible(f"{move.pack} is neither on {table} nor in {mount}")
-    arrived = places.at(move.destination) == move.pack
+    bank = snapshot.lock_bank(locks_of(mount))
+    turned = all_proven(bank, dock.lock_banks.get(mount)) if putting_in else all_open(bank)
+    # A pack that is out of the mount is out whatever the bolts did since; one that is in must be proven to be.
+    arrived = places.at(move.destination) == move.pack and (turned or not putting_in)
     lift_mm = snapshot.axis(dock.device("shuttle_lift")).position_mm
     if near(lift_mm, dock.shuttle_lift_down_mm):
         if arrived:
             return None
         aligned = near(snapshot.axis(dock.device("shuttle_travel")).position_mm, dock.align_mm[mount, table])
         return step(StepKind.RAISE_TABLE if aligned else StepKind.ALIGN_SHUTTLE)
-    if arrived and _bolts_all(snapshot, mount, BoltState.LOCKED if putting_in else BoltState.UNLOCKED):
+    if arrived and turned:
         return step(StepKind.LOWER_TABLE)
     if near(lift_mm, dock.shuttle_lift_up_mm):
         return step(StepKind.LOCK_PACK if putting_in else StepKind.UNLOCK_PACK)
     return step(StepKind.RAISE_TABLE)
-
-
-def _bolts_all(snapshot: StationSnapshot, mount: str, wanted: BoltState) -> bool:
-    return all(bolt.state is wanted for bolt in snapshot.lock_bank(locks_of(mount)).bolts)
 
 
 # --- stacker: between slots, tables and quarantine ---------------------------------------------------------------
@@ -184,7 +184,7 @@ def _check(move: Move, snapshot: StationSnapshot, layout: Layout) -> Step | None
 
 def _wake(move: Move, snapshot: StationSnapshot, layout: Layout) -> Step | None:
     vehicle = snapshot.vehicle(_dock(move, layout).device("vehicle"))
-    return None if vehicle.ready_to_drive else _step(StepKind.WAKE_VEHICLE, move)
+    return None if is_awake(vehicle) else _step(StepKind.WAKE_VEHICLE, move)
 
 
 def _release(move: Move, snapshot: StationSnapshot, layout: Layout) -> Step | None:
@@ -234,6 +234,11 @@ def _hand_off(move: Move, snapshot: StationSnapshot, layout: Layout) -> Step | N
         return step(StepKind.IDENTIFY_PACK)
     charging = snapshot.charger(charger_of(slot)).state is ChargerState.CHARGING
     return None if charging else step(StepKind.START_CHARGER)
+
+
+def is_awake(vehicle: VehicleStatus) -> bool:
+    """Whether the vehicle is ready to drive and was asked to be: one that is told to secure itself soon is not."""
+    return vehicle.ready_to_drive and vehicle.acknowledged in {VehicleRequest.WAKE, VehicleRequest.LEAVE}
 
 
 def charger_is_off(snapshot: StationSnapshot, slot: str) -> bool:

@@ -20,11 +20,13 @@ from controller.records.journal import Journal, JournalEntry
 class Swap:
     """A swap that has not ended.
 
-    ``released``: the vehicle has left, the store owns the rest. ``old_packs``: serials that came with it and must
+    ``arrived``: its vehicle stands in the dock, its packs are in the books. ``released``: the vehicle has left, the
+    store owns the rest. ``old_packs``: serials that came with it and must
     end in a slot, on charge.
     """
 
     order: SwapOrder
+    arrived: bool = False
     released: bool = False
     old_packs: tuple[str, ...] = ()
 
@@ -90,7 +92,7 @@ class Ledger:
         await self._write("swap_ordered", {**body, "ordered_at": order.ordered_at}, ())
 
     async def swap_changed(self, swap_id: str, **changes: object) -> None:
-        """Write a change of a swap: ``released``, ``homeward``, ``old_packs``."""
+        """Write a change of a swap: ``arrived``, ``released``, ``homeward``, ``old_packs``."""
         await self._write("swap_changed", {"swap_id": swap_id, **changes}, ())
 
     async def swap_ended(self, swap_id: str, result: str, detail: str) -> None:
@@ -157,6 +159,8 @@ class Ledger:
         swap = self.swaps[str(body["swap_id"])]
         if "homeward" in body:
             swap = replace(swap, order=replace(swap.order, homeward=bool(body["homeward"])))
+        if "arrived" in body:
+            swap = replace(swap, arrived=bool(body["arrived"]))
         if "released" in body:
             swap = replace(swap, released=bool(body["released"]))
         if "old_packs" in body:

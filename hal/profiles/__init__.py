@@ -27,9 +27,9 @@ class ProfileError(Exception):
 class RegisterSpec:
     """One row of a register map.
 
-    ``address`` counts within the block of the device (block ``index`` lies ``index`` times the map's ``stride`` further),
-    or within the unit for rows of ``[[unit_register]]``, which all blocks of the unit share. Physical value: raw times
-    ``scale``.
+    ``address`` counts within the block of the device (block ``index`` lies ``index`` times the map's ``stride``
+    further), or within the unit for rows of ``[[unit_register]]``, which all blocks of the unit share. The physical
+    value is the raw one times ``scale``.
     Two-word types are big-endian words, or little-endian where ``word_order`` is "little".
     """
 

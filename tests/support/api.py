@@ -126,6 +126,9 @@ class TinyStation:
         await self._command("swap_start", (dock, goals))
         return {"schema": "swap-station/swap-start/1", "swap_id": "swap-1", "dock": dock, "goals": goals or {}}
 
+    async def start(self, unit: str | None) -> dict[str, object]:
+        return await self._unit_command("start", unit)
+
     async def stop(self, unit: str | None) -> dict[str, object]:
         return await self._unit_command("stop", unit)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from controller.app import StationApp, Wires
@@ -13,6 +13,7 @@ from controller.config import StationConfig, load_station
 from controller.events import Event, StepEvent, SwapEvent, UnitEvent
 from sim_hw.hardware import SimulatedHardware
 from sim_hw.plant import Plant
+from sim_hw.plant.packs import PackBirth
 from sim_hw.station_file import read_station
 from sim_hw.world import load_world, world_path
 
@@ -61,17 +62,19 @@ class StationRig:
             return
         await self.until(lambda e: isinstance(e, UnitEvent) and e.unit == unit and e.state in states, limit_s)
 
-    async def bring_vehicle(self, dock: str = "dock1", approach_s: float | None = None) -> str:
-        """Let a vehicle come and wait until it is heard; returns its id."""
-        vehicle = self.plant.bring_vehicle(dock, approach_s=approach_s)
+    async def bring_vehicle(
+        self, dock: str = "dock1", approach_s: float | None = None, packs: Sequence[PackBirth | None] | None = None
+    ) -> str:
+        """Let a vehicle come and wait until it is heard; returns its id. ``packs``: per mount, else drawn."""
+        vehicle = self.plant.bring_vehicle(dock, packs=packs, approach_s=approach_s)
         async with asyncio.timeout(60.0):
             while not self.app.station.vehicle_heard(dock):
                 await self.app.station.parts.observer.refresh([f"{dock}.vehicle"])
         return vehicle.vehicle_id
 
-    async def swap(self, dock: str = "dock1") -> SwapEvent:
+    async def swap(self, dock: str = "dock1", goals: Mapping[str, str] | None = None) -> SwapEvent:
         """Order a swap for the vehicle at a dock and wait for its end."""
-        answer = await self.app.service.swap_start(dock, None)
+        answer = await self.app.service.swap_start(dock, goals)
         return await self.swap_end(str(answer["swap_id"]))
 
     async def swap_end(self, swap_id: str, limit_s: float = 900.0) -> SwapEvent:
@@ -109,11 +112,17 @@ def station_config(name: str, scratch: Path) -> StationConfig:
 
 
 @asynccontextmanager
-async def station_rig(name: str, scratch: Path, seed: int = 1, *, reset: bool = True) -> AsyncIterator[StationRig]:
-    """Run a station; with ``reset`` it is in Idle when the context begins. No law of physics may break in it."""
+async def station_rig(
+    name: str, scratch: Path, seed: int = 1, *, reset: bool = True, stock: int | None = None
+) -> AsyncIterator[StationRig]:
+    """Run a station; with ``reset`` it is in Idle when the context begins. No law of physics may break in it.
+
+    ``stock``: how many packs are in the slots at the start, if not as many as the world file has.
+    """
     file = STATIONS / f"{name}.toml"
     station = read_station(file)
-    hardware = SimulatedHardware(station, load_world(world_path(station.station_id), seed))
+    world = load_world(world_path(station.station_id), seed)
+    hardware = SimulatedHardware(station, world if stock is None else replace(world, stock_packs=stock))
     app = StationApp(
         station_config(name, scratch), Wires({"open_bus": hardware.open_bus, "open_client": hardware.open_client})
     )

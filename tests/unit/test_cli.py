@@ -120,12 +120,12 @@ async def test_commands_do_as_they_say(bench: Bench) -> None:
     """Each command reaches the service with its arguments and prints what it answered."""
     started = await bench.run("swap", "start", "--dock", "dock1", "--goal", "mount_a=fresh", "--json")
     assert json.loads(started.out)["swap_id"] == "swap-1"
-    for name in ("stop", "abort", "clear", "reset"):
+    for name in ("start", "stop", "abort", "clear", "reset"):
         assert (await bench.run(name, "--unit", "dock1")).code == 0
     assert "dock1" in (await bench.run("stop")).out
     assert bench.station.asked == [
         ("swap_start", ("dock1", {"mount_a": "fresh"})),
-        *[(name, "dock1") for name in ("stop", "abort", "clear", "reset")],
+        *[(name, "dock1") for name in ("start", "stop", "abort", "clear", "reset")],
         ("stop", None),
     ]
 

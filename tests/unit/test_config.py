@@ -70,7 +70,7 @@ def test_hal_spec_carries_links_and_devices() -> None:
     spec = load_station(STATIONS / "choco-swap.toml").hal_spec()
     links = {link.link_id: link for link in spec.links}
     devices = {device.device_id: device for device in spec.devices}
-    assert links["plc"] == ModbusLinkSpec("plc", "modbus_tcp", 0.5, host="127.0.0.1", port=15121)
+    assert links["plc"] == ModbusLinkSpec("plc", "modbus_tcp", 0.3, host="127.0.0.1", port=15121)
     serial = links["slots_a"]
     assert isinstance(serial, ModbusLinkSpec)
     assert (serial.kind, serial.baud_rate, serial.parity, serial.quiet_time_s) == ("modbus_rtu", 57600, "N", 0.1)

@@ -170,6 +170,8 @@ async def test_fault_is_not_energised_again_by_itself() -> None:
         r.module.show(7, 1)
         await r.charger.refresh()
         assert r.charger.lifecycle is Lifecycle.FAULTED
+        await asyncio.sleep(20.0)
+        assert [values[0] for values, _ in r.module.writes] == [1]
         with pytest.raises(NotReady, match="over_temperature"):
             await r.charger.enable(400.0, 10.0)
         await r.charger.clear_fault()

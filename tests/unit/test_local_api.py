@@ -67,16 +67,19 @@ async def test_commands_reach_the_service_and_the_audit(bench: Bench) -> None:
     """Each command arrives with its parameters; the audit has who asked, before and after."""
     async with bench.client() as client:
         started = await client.ask("swap_start", dock="dock1", goals={"mount_a": "fresh"})
-        for name in ("stop", "abort", "clear", "reset"):
+        for name in ("start", "stop", "abort", "clear", "reset"):
             assert (await client.ask(name, unit="dock1"))["ok"]
         assert (await client.ask("stop"))["ok"]
     assert started["result"]["swap_id"] == "swap-1"
     assert bench.station.asked[0] == ("swap_start", ("dock1", {"mount_a": "fresh"}))
-    assert bench.station.asked[1:] == [(n, "dock1") for n in ("stop", "abort", "clear", "reset")] + [("stop", None)]
+    assert bench.station.asked[1:] == [(n, "dock1") for n in ("start", "stop", "abort", "clear", "reset")] + [
+        ("stop", None)
+    ]
     assert {record["uid"] for record in bench.audited} == {os.getuid()}
     assert {record["pid"] for record in bench.audited} == {os.getpid()}
     trail = [(record["method"], record["outcome"]) for record in bench.audited]
-    assert trail[:3] == [("swap_start", "asked"), ("swap_start", "ok"), ("stop", "ok")]
+    assert trail[:3] == [("swap_start", "asked"), ("swap_start", "ok"), ("start", "asked")]
+    assert ("stop", "asked") not in trail
     assert ("reset", "asked") in trail
 
 
@@ -155,17 +158,21 @@ async def test_a_viewer_may_look_stop_and_abort_only(bench: Bench, monkeypatch: 
             answer = await client.ask(method)
             assert answer["error"]["kind"] == "permission", method
             assert "technician" in answer["error"]["message"]
-        answer = await client.ask("swap_start", dock="dock1")
+        assert (await client.ask("swap_start", dock="dock1"))["error"]["kind"] == "permission"
+        answer = await client.ask("start", unit="store")
         assert answer["error"]["kind"] == "permission"
+        assert "operator" in answer["error"]["message"]
     assert [name for name, _ in bench.station.asked] == ["stop", "abort"]
-    assert [r["method"] for r in bench.audited if r["outcome"] == "permission"] == ["clear", "reset", "swap_start"]
+    refused = [record["method"] for record in bench.audited if record["outcome"] == "permission"]
+    assert refused == ["clear", "reset", "swap_start", "start"]
 
 
 async def test_an_operator_may_start_but_not_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator starts swaps; clear and reset need a technician."""
+    """An operator starts swaps and units; clear and reset need a technician."""
     monkeypatch.setattr(bench.roles, "role_of", lambda _peer: Role.OPERATOR)
     async with bench.client() as client:
         assert (await client.ask("swap_start", dock="dock1"))["ok"]
+        assert (await client.ask("start", unit="store"))["ok"]
         assert (await client.ask("reset"))["error"]["kind"] == "permission"
 
 
