@@ -102,7 +102,7 @@ class StationApp:
         stack.callback(faults.close)
         can_links = frozenset(link.link_id for link in spec.links if isinstance(link, CanLinkSpec))
         watch = FaultWatch(parts, faults, can_links)
-        self.station = Station(parts, AxisCarrier(runner, observer, ledger, self.layout), watch)
+        self.station = Station(parts, AxisCarrier(runner, observer, ledger, self.layout), watch, runner.wind_up)
         health = Health(self.config.data.directory)
         self.station.alive = health.heartbeat("station", STATION_BEAT_S)
         health.watch("pollers", _polling(hal))

@@ -88,7 +88,9 @@ class FaultWatch:
         kind = next(name for name, group in self._groups.items() if device in group)
         reading = self._groups[kind][device].reading
         report = self.faults.report
-        silent = reading.quality in {Quality.LOST, Quality.NEVER} and self._should_be_heard(kind, device)
+        # What a pack says wrongly is a fault of its own; of all others, nothing that can be believed is nothing heard.
+        unheard = {Quality.LOST, Quality.NEVER} | ({Quality.INVALID} if kind != "packs" else set())
+        silent = reading.quality in unheard and self._should_be_heard(kind, device)
         report(fault_of_silence(device), device, silent, f"{device} is {reading.quality}")
         value = reading.value
         if value is None or reading.quality is not Quality.GOOD:
@@ -156,7 +158,9 @@ class FaultWatch:
             case StaleReading(device=device):
                 reader = self._device_of(device)
                 return fault_of_silence(reader), reader
-        unforeseen = ended.reaction is Reaction.SAFE_STOP and not isinstance(cause, InterlockBlocked)
+            case InterlockBlocked() if ended.reaction is Reaction.SAFE_STOP:
+                return FaultCode.VEHICLE_MOVED, f"{unit.unit_id}.vehicle"
+        unforeseen = ended.reaction is Reaction.SAFE_STOP
         return FaultCode.UNEXPECTED_EXCEPTION if unforeseen else FaultCode.STEP_BLOCKED, source
 
     def _device_of(self, device_or_input: str) -> str:

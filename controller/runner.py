@@ -41,11 +41,12 @@ class StepError(Exception):
 
 
 class InterlockBlocked(StepError):
-    """A requirement, or something that must hold meanwhile, is violated."""
+    """A requirement, or something that must hold meanwhile, is violated; ``acting`` tells which."""
 
-    def __init__(self, step: Step, violations: tuple[Violation, ...]) -> None:
+    def __init__(self, step: Step, violations: tuple[Violation, ...], *, acting: bool = False) -> None:
         super().__init__(step, "; ".join(v.detail for v in violations))
         self.violations = violations
+        self.acting = acting
 
 
 class StepTimeout(StepError):
@@ -86,7 +87,7 @@ class StepRunner:
             InterlockBlocked: a requirement was not met in time (nothing has moved), or stopped holding (stopped).
             StepTimeout: limit passed; the device was stopped.
             StepFailed: the device call failed; its outcome is in ``error.outcome``.
-            JournalError: the intent or outcome could not be written; after the intent, nothing has moved.
+            StoreError: the intent could not be written (nothing has moved), or the outcome (it has).
             CancelledError: after the device was stopped and the outcome journalled.
         """
         spec, timing = STEPS[step.kind], self._timing[step.kind]
@@ -108,6 +109,18 @@ class StepRunner:
             raise
         finally:
             del self.running[intent]
+
+    async def wind_up(self) -> None:
+        """Journal the end of every step that a power cut or a crash cut short, with where its pack is by the sensors.
+
+        Call it once, when the devices are heard and before anything is started. Moves nothing.
+
+        Raises:
+            StoreError: the journal could not be written.
+        """
+        for intent, step in list(self._ledger.unfinished.items()):
+            records = await self._where_packs_are(STEPS[step.kind], step)
+            await self._ledger.failed(intent, step, "the controller was restarted", records)
 
     # --- the parts, in order ------------------------------------------------------------------------------------
 
@@ -191,7 +204,7 @@ class StepRunner:
                 await _settled(task)
         if tripped.done():
             # What the act itself had to say while it was being stopped comes second.
-            raise InterlockBlocked(step, tripped.result()) from _error_of(task)
+            raise InterlockBlocked(step, tripped.result(), acting=True) from _error_of(task)
         await task
 
     async def _next_reading(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from controller.carriers import Carrier, MoveEnded
@@ -52,6 +53,7 @@ READY_LIMIT_S = 10.0  # at start: for the first readings; a station with dead de
 REPLAN_PAUSE_S = 2.0  # before a move that ended in REPLAN may start again
 REPLANS_MAX = 3  # of one move in one swap; then a person must look
 OUT_STATES = frozenset({State.ABORTING, State.ABORTED, State.CLEARING})
+PASSING_STATES = frozenset({State.STARTING, State.SUSPENDING, State.UNSUSPENDING})  # end by themselves, at once
 SLOT_MOVES = frozenset({MoveKind.FREE_SLOT, MoveKind.HAND_OFF})
 
 
@@ -89,15 +91,20 @@ class Station:
         units: by id.
     """
 
-    def __init__(self, parts: UnitParts, carrier: Carrier, watch: FaultWatch) -> None:
+    def __init__(
+        self, parts: UnitParts, carrier: Carrier, watch: FaultWatch, wind_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        """``wind_up``: ends what an earlier life of the controller left unfinished in the journal."""
         self.parts = parts
         self.ready = asyncio.Event()
         self.alive: Callable[[], None] = _nobody_asks
         self._carrier = carrier
+        self._wind_up = wind_up
         self.watch = watch
         self._wake = asyncio.Event()
         self._running: dict[Move, _Running] = {}
         self._memory = _Memory()
+        self._admission = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self.units = {unit_id: Unit(unit_id, parts, self) for unit_id in (*parts.layout.docks, STORE)}
         watch.wants_power = lambda device: self.units[unit_of(device, parts.layout)].state not in OUT_STATES
@@ -116,6 +123,7 @@ class Station:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self._first_readings()
+                await self._wind_up()
                 for unit in self.units.values():
                     unit.boot()
                 self.ready.set()
@@ -250,7 +258,11 @@ class Station:
         now = asyncio.get_running_loop().time()
         for move in plan(facts, self.orders(), tuple(self._running)):
             unit = self.units[self._owner(move)]
-            if not unit.executes or self._memory.pause_until.get(move, 0.0) > now or self._dock_is_out(move):
+            if self._memory.pause_until.get(move, 0.0) > now or self._dock_is_out(move):
+                continue
+            if unit.state is State.SUSPENDED and move.kind is MoveKind.HAND_OFF:
+                unit.fire(Command.UNSUSPEND, f"{move.pack} is to be put on charge")
+            if not unit.executes:
                 continue
             held = reservations(move, facts)
             await self.parts.ledger.places(f"{move.kind} of {move.pack}", held)
@@ -294,19 +306,22 @@ class Station:
         _log.warning("%s: %s ended: %s (%s)", unit.unit_id, move.kind, ended.detail, ended.reaction)
         if unit.state is not State.EXECUTE:
             return  # it was being stopped or aborted: that cause stays the first
+        if ended.reaction is Reaction.REPLAN and self._may_replan(move):
+            return
         code = self.watch.move_failed(unit, ended)
         isolated = FAULTS[code].effect is Effect.ISOLATE_SLOT
         if move.kind in SLOT_MOVES and isolated and ended.reaction is not Reaction.SAFE_STOP:
             return  # the slot is out of use; the store goes on
-        if ended.reaction is Reaction.REPLAN:
-            self._memory.replans[move] = self._memory.replans.get(move, 0) + 1
-            self._memory.pause_until[move] = asyncio.get_running_loop().time() + REPLAN_PAUSE_S
-            if self._memory.replans[move] <= REPLANS_MAX or self._dock_is_out(move):
-                return  # a dock that was stopped does not hold the store: others want it
         if ended.reaction is Reaction.SAFE_STOP:
             self._abort(unit, ended.detail)
         elif unit.executes:  # the fault's own effect may have held it already
             unit.fire(Command.HOLD, ended.detail)
+
+    def _may_replan(self, move: Move) -> bool:
+        """Count a move that is planned anew; a dock that was stopped does not hold the store, others want it."""
+        self._memory.replans[move] = self._memory.replans.get(move, 0) + 1
+        self._memory.pause_until[move] = asyncio.get_running_loop().time() + REPLAN_PAUSE_S
+        return self._memory.replans[move] <= REPLANS_MAX or self._dock_is_out(move)
 
     def reset_begins(self, unit_id: str) -> list[str]:
         """See UnitManager."""
@@ -370,7 +385,14 @@ class Station:
         layout = self.parts.layout.docks.get(dock)
         if layout is None:
             raise SwapRefused("not_found", f"there is no dock {dock!r}; docks: {', '.join(self.parts.layout.docks)}")
+        async with self._admission:  # one at a time: each counts what those before it were promised
+            return await self._admit(layout, goals)
+
+    async def _admit(self, layout: DockLayout, goals: Mapping[str, str] | None) -> SwapOrder:
+        dock = layout.dock_id
         units = (self.units[dock], self.units[STORE])
+        for unit in units:
+            await _passed(unit)
         for unit in units:
             if unit.state not in {State.IDLE, State.SUSPENDED, State.EXECUTE}:
                 raise UnitRefused(unit.unit_id, "START", [f"it is {unit.state.name}: {unit.cause}"])
@@ -380,6 +402,7 @@ class Station:
             raise SwapRefused("refused", f"{dock} is busy with swap {present.swap_id}")
         order = present or await self._new_order(layout, goals)
         for unit in units:
+            await _passed(unit)  # it may have been put to rest while the order was written
             start = {State.IDLE: Command.START, State.SUSPENDED: Command.UNSUSPEND}.get(unit.state)
             if start is not None:
                 unit.fire(start, f"swap {order.swap_id}")
@@ -543,6 +566,13 @@ class Station:
                     except HalError:
                         break  # the link says so itself
             await asyncio.sleep(LAMPS_S)
+
+
+async def _passed(unit: Unit) -> None:
+    """Wait until a unit is through a state that ends by itself; what became of it, its state says."""
+    if unit.state in PASSING_STATES:
+        with suppress(UnitRefused):
+            await unit.settled()
 
 
 def _nobody_asks() -> None:

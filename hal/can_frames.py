@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from hal.types import LinkState
+import can
+
+from hal.types import CanFrame, LinkState
 
 # linux/can.h and linux/can/error.h, version 6.1.
 EXTENDED, REMOTE, ERROR = 0x8000_0000, 0x4000_0000, 0x2000_0000
@@ -70,3 +72,18 @@ def decode_error_frame(can_id: int, data: bytes) -> ControllerEvent:
         state = LinkState.UP
     counted = bool(can_id & COUNTERS)
     return ControllerEvent(tuple(names), state, detail[6] if counted else None, detail[7] if counted else None)
+
+
+def raw_frame(message: can.Message, at: float) -> RawFrame:
+    """Return what python-can read, as the kernel would write it."""
+    flags = (
+        (EXTENDED if message.is_extended_id else 0)
+        | (REMOTE if message.is_remote_frame else 0)
+        | (ERROR if message.is_error_frame else 0)
+    )
+    return RawFrame(message.arbitration_id | flags, message.dlc, bytes(message.data), at)
+
+
+def can_message(frame: CanFrame) -> can.Message:
+    """Return a frame as python-can sends it."""
+    return can.Message(arbitration_id=frame.can_id, data=frame.data, is_extended_id=frame.extended)

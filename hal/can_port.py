@@ -34,7 +34,9 @@ from hal.can_frames import (
     STANDARD_IDS,
     QueueFull,
     RawFrame,
+    can_message,
     decode_error_frame,
+    raw_frame,
 )
 from hal.can_socket import SocketCanTransport
 from hal.errors import LinkDown, invariant
@@ -144,12 +146,12 @@ class _MessageBus:
                 return frames, True
             if message is None:
                 return frames, False
-            frames.append(_raw(message, now))
+            frames.append(raw_frame(message, now))
         return frames, self._attach is not None
 
     def write(self, frame: CanFrame) -> None:
         try:
-            self._bus.send(_message(frame), 0)
+            self._bus.send(can_message(frame), 0)
         except can.CanTimeoutError as error:
             raise QueueFull(str(error)) from error
 
@@ -237,30 +239,17 @@ class _ThreadedBus:
     def _writer(self) -> None:
         while (frame := self._to_send.get()) is not None and not self._stop.is_set():
             try:
-                self._bus.send(_message(frame), WRITE_S)
+                self._bus.send(can_message(frame), WRITE_S)
             except Exception as error:  # noqa: BLE001 - as in the reader
                 self._post(self._take, error)
 
     def _take(self, item: can.Message | Exception) -> None:
-        self._received.append(item if isinstance(item, Exception) else _raw(item, self._loop.time()))
+        self._received.append(item if isinstance(item, Exception) else raw_frame(item, self._loop.time()))
         self._ready()
 
     def _post(self, call: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop has closed meanwhile: nobody is left to hear it
             self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _raw(message: can.Message, at: float) -> RawFrame:
-    flags = (
-        (EXTENDED if message.is_extended_id else 0)
-        | (REMOTE if message.is_remote_frame else 0)
-        | (ERROR if message.is_error_frame else 0)
-    )
-    return RawFrame(message.arbitration_id | flags, message.dlc, bytes(message.data), at)
-
-
-def _message(frame: CanFrame) -> can.Message:
-    return can.Message(arbitration_id=frame.can_id, data=frame.data, is_extended_id=frame.extended)
 
 
 # --- the port -----------------------------------------------------------------------------------------------

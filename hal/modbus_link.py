@@ -1,4 +1,4 @@
-"""One Modbus line, TCP or RTU, with one owner task. The only importer of pymodbus in hal.
+"""One Modbus line, TCP or RTU, with one owner task. With modbus_framer.py the only importer of pymodbus in hal.
 
 pymodbus carries the bytes (socket, serial port, in-memory transport), numbers the requests and waits for the answer.
 What an answer may look like is decided by modbus_frames.py, against the one request that is on the wire: pymodbus
@@ -19,8 +19,7 @@ from typing import Any
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ConnectionException, ModbusException, ModbusIOException
-from pymodbus.framer import FramerBase, FramerRTU, FramerSocket
-from pymodbus.pdu import DecodePDU, ModbusPDU
+from pymodbus.pdu import ModbusPDU
 from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
@@ -29,8 +28,10 @@ from pymodbus.pdu.register_message import (
 )
 
 from hal.api import LinkReport
+from hal.device import retrieve
 from hal.errors import DeviceRefused, HalError, LinkDown, NoReply, ProtocolError, invariant
-from hal.modbus_frames import EXCEPTION_TEXTS, Answer, Ask, RtuStream, Stream, TcpStream
+from hal.modbus_framer import Carrier, JudgingFramer, RtuFramer, TcpFramer
+from hal.modbus_frames import EXCEPTION_TEXTS, Answer, RtuStream, TcpStream
 from hal.types import LinkState, ModbusLinkSpec, Table
 
 BACKOFF_MIN_S = 0.2
@@ -78,60 +79,6 @@ _ERRORS: dict[type, tuple[type[HalError], str]] = {
     _Garbled: (ProtocolError, "protocol"),
     ModbusException: (ProtocolError, "protocol"),
 }
-
-
-class _Carrier(ModbusPDU):
-    """Brings an Answer through pymodbus."""
-
-    def __init__(self, ask: Ask, answer: Answer) -> None:
-        super().__init__(dev_id=ask.unit, transaction_id=ask.transaction)
-        self.answer = answer
-
-
-class _Framer(FramerBase):
-    """What pymodbus calls with bytes: hands them to the stream, with the request that is on the wire.
-
-    Attributes:
-        ask: the request on the wire; None: whatever comes is unasked.
-        heard_at: loop time of the newest bytes.
-    """
-
-    def __init__(self, stream: Stream, broken: Callable[[str], None]) -> None:
-        super().__init__(DecodePDU(is_server=False))
-        self.stream = stream
-        self.ask: Ask | None = None
-        self.heard_at = float("-inf")
-        self._broken = broken
-
-    def buildFrame(self, message: ModbusPDU) -> bytes:  # noqa: N802 - pymodbus' name
-        """Encode a request and expect its answer from here on."""
-        self.ask = Ask(message.dev_id, message.function_code, message.address, message.count, message.transaction_id)
-        return super().buildFrame(message)
-
-    def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802, ARG002 - pymodbus' name and signature
-        """Take all new bytes, so that pymodbus keeps none; return the answer once it is whole."""
-        self.heard_at = asyncio.get_running_loop().time()
-        ask = self.ask
-        answer = self.stream.take(data, ask)
-        if self.stream.broken:
-            self._broken(self.stream.broken)
-        if answer is None or ask is None:
-            return len(data), None
-        self.ask = None
-        return len(data), _Carrier(ask, answer)
-
-    def settle(self) -> None:
-        """Expect nothing more: the request has ended."""
-        self.ask = None
-        self.stream.settle()
-
-
-class _TcpFramer(_Framer, FramerSocket):
-    """Encodes as pymodbus does on TCP."""
-
-
-class _RtuFramer(_Framer, FramerRTU):
-    """Encodes as pymodbus does on RTU."""
 
 
 def open_pymodbus_client(spec: ModbusLinkSpec) -> ModbusBaseClient:
@@ -270,7 +217,7 @@ class ModbusLink:
         except LinkDown as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        future.add_done_callback(_retrieve)
+        future.add_done_callback(retrieve)  # nobody may be waiting
         return future
 
     def _enqueue(self, pdu: ModbusPDU, device: str, operation: str, queue: deque[_Request]) -> asyncio.Future[Any]:
@@ -411,7 +358,7 @@ class ModbusLink:
         sent_at = loop.time()
         self._in_flight = request
         try:
-            carrier: _Carrier = await client.execute(False, request.pdu)
+            carrier: Carrier = await client.execute(False, request.pdu)
             if carrier.answer.problem:
                 raise _Garbled(carrier.answer.problem)
         except ModbusException as error:
@@ -492,8 +439,8 @@ class ModbusLink:
 
     # --- the connection ------------------------------------------------------------------------------------------
 
-    def _new_framer(self) -> _Framer:
-        return _RtuFramer(RtuStream(), self._lose) if self._rtu else _TcpFramer(TcpStream(), self._lose)
+    def _new_framer(self) -> JudgingFramer:
+        return RtuFramer(RtuStream(), self._lose) if self._rtu else TcpFramer(TcpStream(), self._lose)
 
     def _trace(self, sending: bool, packet: bytes) -> bytes:
         if self.tap:
@@ -553,9 +500,3 @@ def _write_pdu(unit: int, address: int, values: Sequence[int], device: str) -> M
 
 def _endpoint(spec: ModbusLinkSpec) -> str:
     return spec.serial_port or f"{spec.host}:{spec.port}"
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """Mark an error as seen: an urgent write may be posted without anybody waiting."""
-    if not future.cancelled():
-        future.exception()

@@ -32,10 +32,11 @@ RULES: Mapping[str, Rule] = {**dock_rules.RULES, **store_rules.RULES}
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that does not hold: its name, and what is wrong, for a person."""
+    """A rule that does not hold: its name, and what is wrong, for a person. ``known``: seen so, not only not seen."""
 
     rule: str
     detail: str
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ def _violations(names: Iterable[str], now: Situation) -> tuple[Violation, ...]:
         try:
             wrong = RULES[name].check(now)
         except (StaleReading, NotKnown) as error:
-            wrong = str(error)
-        if wrong is not None:
-            found.append(Violation(name, wrong))
+            found.append(Violation(name, str(error), known=False))
+        else:
+            if wrong is not None:
+                found.append(Violation(name, wrong))
     return tuple(found)

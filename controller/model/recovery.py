@@ -49,6 +49,8 @@ Problem = HalError | Blocked | Overdue
 
 RETRIES_MAX = 2  # a third refusal of the same thing is no accident
 
+VEHICLE_RULES = frozenset({"in_place", "park_and_brake", "park_applied", "high_voltage_off", "doors_closed"})
+
 SET_POINT_STEPS = frozenset(
     {
         StepKind.SECURE_VEHICLE,
@@ -83,6 +85,12 @@ def _check_says_no(problem: object, step: Step) -> bool:
     return step.kind is StepKind.CHECK_PACK and (failed or late)
 
 
+def _vehicle_moved(problem: object, step: Step) -> bool:
+    if not isinstance(problem, Blocked) or not getattr(problem, "acting", False) or step.kind in SET_POINT_STEPS:
+        return False
+    return any(getattr(v, "known", False) and getattr(v, "rule", "") in VEHICLE_RULES for v in problem.violations)
+
+
 def _set_point_unanswered(problem: object, step: Step) -> bool:
     return isinstance(problem, HalError) and problem.outcome is Outcome.UNKNOWN and step.kind in SET_POINT_STEPS
 
@@ -94,6 +102,13 @@ RULES: tuple[Rule, ...] = (
         0,
         Reaction.HOLD,
         "somebody or something stopped the device on purpose: it must not be tried again behind their back",
+    ),
+    Rule(
+        "the vehicle moved, or was made to move, while a device worked on it",
+        _vehicle_moved,
+        0,
+        Reaction.SAFE_STOP,
+        "somebody may be there, and what the station knows of the vehicle is no longer true",
     ),
     Rule(
         "an interlock blocks it",

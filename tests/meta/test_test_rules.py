@@ -58,29 +58,26 @@ def test_the_search_for_dodges_can_fail() -> None:
 
 
 def _real_waits(tree: ast.Module) -> Iterator[int]:
-    """Sleeps of a fixed time; in a test on the virtual loop they take none."""
-    for function in functions(tree):
-        if any("virtual" in ast.unparse(mark) for mark in function.decorator_list):
-            continue
-        for node in _own_nodes(function):
-            if not isinstance(node, ast.Call):
-                continue
-            name = dotted(node.func)
-            if name == "time.sleep" or (name == "asyncio.sleep" and _is_long(node)):
-                yield node.lineno
+    """Sleeps in async tests on the real loop, but those in a ``while``, which look for something again and again."""
+    for test in _tests(tree):
+        if isinstance(test, ast.AsyncFunctionDef) and not any(
+            "virtual" in ast.unparse(m) for m in test.decorator_list
+        ):
+            yield from (node.lineno for node in _outside_loops(test) if isinstance(node, ast.Call) and _sleeps(node))
 
 
-def _own_nodes(function: Function) -> Iterator[ast.AST]:
-    """The nodes of a function without those of functions inside it, which are looked at by themselves."""
-    waiting: list[ast.AST] = list(function.body)
+def _outside_loops(test: Function) -> Iterator[ast.AST]:
+    waiting: list[ast.AST] = list(test.body)
     while waiting:
         node = waiting.pop()
-        yield node
-        waiting += [part for part in ast.iter_child_nodes(node) if not isinstance(part, Function)]
+        if not isinstance(node, ast.While):
+            yield node
+            waiting += ast.iter_child_nodes(node)
 
 
-def _is_long(call: ast.Call) -> bool:
-    return not (call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0)
+def _sleeps(call: ast.Call) -> bool:
+    just_a_turn = bool(call.args) and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
+    return dotted(call.func) == "asyncio.sleep" and not just_a_turn
 
 
 def test_no_test_sleeps_in_real_time() -> None:
@@ -88,9 +85,14 @@ def test_no_test_sleeps_in_real_time() -> None:
     found = []
     for path in _test_files():
         tree = tree_of(path)
-        all_virtual = any("virtual" in ast.unparse(node) for node in tree.body if _is_pytestmark(node))
-        found += [] if all_virtual else [here(path, line) for line in _real_waits(tree)]
+        found += [here(path, node.lineno) for node in ast.walk(tree) if isinstance(node, ast.Call) if _blocks(node)]
+        if not any("virtual" in ast.unparse(node) for node in tree.body if _is_pytestmark(node)):
+            found += [here(path, line) for line in _real_waits(tree)]
     assert found == []
+
+
+def _blocks(call: ast.Call) -> bool:
+    return dotted(call.func) == "time.sleep"
 
 
 def _is_pytestmark(node: ast.stmt) -> bool:
@@ -98,8 +100,9 @@ def _is_pytestmark(node: ast.stmt) -> bool:
 
 
 def test_the_search_for_sleeps_can_fail() -> None:
-    """A sleep of the thread and one of the real loop are found; a yield and a virtual sleep are not."""
-    guilty = "async def test_x():\n    time.sleep(1)\n    await asyncio.sleep(0.1)\n    await asyncio.sleep(0)\n"
-    assert len(list(_real_waits(ast.parse(guilty)))) == 2
+    """A sleep on the real loop is found; a yield, a bounded look again and a virtual sleep are not."""
+    guilty = "async def test_x():\n    await asyncio.sleep(0.1)\n    await asyncio.sleep(0)\n"
+    assert list(_real_waits(ast.parse(guilty))) == [2]
+    again = "async def test_x():\n    while not ready():\n        await asyncio.sleep(0.1)\n"
     virtual = "@pytest.mark.asyncio(loop_factories=['virtual'])\nasync def test_x():\n    await asyncio.sleep(9)\n"
-    assert list(_real_waits(ast.parse(virtual))) == []
+    assert [*_real_waits(ast.parse(again)), *_real_waits(ast.parse(virtual))] == []

@@ -37,7 +37,7 @@ class Cloud:
         return [value[key] for _, value, _ in self.heard if key in value]
 
     async def run(self, subscribed: asyncio.Event) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
         properties.SessionExpiryInterval = 3600
         while True:
             with contextlib.suppress(aiomqtt.MqttError):

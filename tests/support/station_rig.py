@@ -26,6 +26,7 @@ class StationRig:
 
     app: StationApp
     hardware: SimulatedHardware
+    running: asyncio.Task[None]
     events: list[Event] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -90,7 +91,7 @@ class StationRig:
         event = await self.until(over, limit_s)
         if not isinstance(event, SwapEvent):
             failed = [e for e in self.events if isinstance(e, StepEvent) and e.state == "failed"]
-            raise AssertionError(f"{event}\nfailed steps: {failed}")
+            raise AssertionError(f"{event}\nfailed steps: {failed}")  # noqa: TRY004 - what a test fails with
         return event
 
     def step_is(self, kind: str, state: str = "started") -> Callable[[Event], bool]:
@@ -99,7 +100,7 @@ class StationRig:
 
 
 def station_config(name: str, scratch: Path) -> StationConfig:
-    """Return a shipped station whose journal and socket are in ``scratch``, and which asks for no groups of people."""
+    """Return a shipped station whose journal and socket are in ``scratch``; it asks for no groups of people."""
     config = load_station(STATIONS / f"{name}.toml")
     own_api = {"socket": scratch / "s.sock", "operators_group": None, "technicians_group": None}
     return config.model_copy(
@@ -123,25 +124,30 @@ async def station_rig(
     station = read_station(file)
     world = load_world(world_path(station.station_id), seed)
     hardware = SimulatedHardware(station, world if stock is None else replace(world, stock_packs=stock))
-    app = StationApp(
-        station_config(name, scratch), Wires({"open_bus": hardware.open_bus, "open_client": hardware.open_client})
-    )
-    rig = StationRig(app, hardware)
+    async with hardware.in_process(), controller_on(hardware, name, scratch) as rig:
+        if reset:
+            await rig.app.service.reset(None)
+        yield rig
+    assert not hardware.plant.violations, hardware.plant.violations
+
+
+@asynccontextmanager
+async def controller_on(hardware: SimulatedHardware, name: str, scratch: Path) -> AsyncIterator[StationRig]:
+    """Run a controller on hardware that is being served, with the books that an earlier one may have left."""
+    wires = Wires({"open_bus": hardware.open_bus, "open_client": hardware.open_client})
+    app = StationApp(station_config(name, scratch), wires)
+    running = asyncio.get_running_loop().create_task(app.run())
+    rig = StationRig(app, hardware, running)
     app.events.subscribe(rig.take)
-    async with hardware.in_process():
-        running = asyncio.get_running_loop().create_task(app.run())
-        ready = asyncio.get_running_loop().create_task(app.ready.wait())
-        try:
-            await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
-            if running.done():
-                running.result()
-            if reset:
-                await app.service.reset(None)
-            yield rig
-        finally:
-            ready.cancel()
-            running.cancel()
-            await asyncio.wait({running, ready})
+    ready = asyncio.get_running_loop().create_task(app.ready.wait())
+    try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
+        if running.done():
+            running.result()
+        yield rig
+    finally:
+        ready.cancel()
+        running.cancel()
+        await asyncio.wait({running, ready})
     if not running.cancelled():
         running.result()
-    assert not hardware.plant.violations, hardware.plant.violations

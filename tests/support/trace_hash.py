@@ -103,7 +103,7 @@ def main() -> int:
     if args.update:
         GOLDEN.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
     else:
-        print(json.dumps({**rounded, "exact": record.digest(), "python": platform.python_version()}))  # noqa: T201
+        print(json.dumps({**rounded, "exact": record.digest(), "python": platform.python_version()}))  # noqa: T201 - a command's output
     return 0
 
 

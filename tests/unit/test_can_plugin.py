@@ -52,7 +52,7 @@ async def test_the_entry_point_opens_a_bus_and_a_port_talks_over_it(channel: str
 class DescriptorOnly(SwapBus):
     """A bus of which a reader knows the descriptor and nothing more, as of most of python-can's."""
 
-    can_frame_socket = None  # type: ignore[assignment]
+    can_frame_socket = None  # type: ignore[assignment] # none on this host
 
 
 async def test_a_bus_that_has_only_a_descriptor_is_read_and_its_end_is_noticed(channel: str) -> None:

@@ -30,7 +30,7 @@ def test_a_hang_is_a_deadlock_that_names_the_task() -> None:
     """A program that waits for what nobody will ever do raises at once."""
 
     async def hang() -> None:
-        asyncio.current_task().set_name("the hung one")  # type: ignore[union-attr]
+        asyncio.current_task().set_name("the hung one")  # type: ignore[union-attr] # inside a task
         await asyncio.Event().wait()
 
     with pytest.raises(Deadlock, match="the hung one"):
@@ -134,7 +134,7 @@ async def test_real_loopback_sockets_work_under_virtual_time() -> None:
 
 def _on_scaled_loop(speed: float, program: object) -> None:
     with asyncio.Runner(loop_factory=lambda: ScaledLoop(speed)) as runner:
-        runner.run(program)  # type: ignore[arg-type]
+        runner.run(program)  # type: ignore[arg-type] # any awaitable
 
 
 def test_scaled_time_is_never_faster_than_its_speed() -> None:

@@ -312,7 +312,7 @@ def _looked_at(kind: StepKind, device: str) -> bool:
 
     snapshot = scene.snapshot()
     groups = {name: Watched(getattr(snapshot, name)) for name in scene.values}
-    requires_violations(replace(snapshot, **groups), scene.step, scene.layout, scene.packs)  # type: ignore[arg-type]
+    requires_violations(replace(snapshot, **groups), scene.step, scene.layout, scene.packs)  # type: ignore[arg-type] # by name
     optional = kind in {StepKind.DISENGAGE_CONNECTOR, StepKind.ENGAGE_CONNECTOR} and device.endswith(".pack")
     return touched and not optional
 

@@ -111,10 +111,10 @@ async def test_failing_work_spares_its_neighbours(tmp_path: Path) -> None:
 async def test_a_full_disk_is_a_named_error_and_not_the_end(journal: Journal) -> None:
     """A write that finds no room raises StoreWriteFailed; once there is room again, writing goes on."""
     pages = await journal._database.do(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-    journal._database._connection.execute(f"PRAGMA max_page_count={pages}")  # type: ignore[union-attr]
+    journal._database._connection.execute(f"PRAGMA max_page_count={pages}")  # type: ignore[union-attr] # it is open
     with pytest.raises(StoreWriteFailed, match="full"):
         await journal.append("k", {"x": "y" * 100_000})
-    journal._database._connection.execute("PRAGMA max_page_count=100000")  # type: ignore[union-attr]
+    journal._database._connection.execute("PRAGMA max_page_count=100000")  # type: ignore[union-attr] # it is open
     assert await journal.append("k", {"x": "y" * 100_000}) >= 1
     assert len(await journal.read_all()) == 1
 

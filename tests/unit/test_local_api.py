@@ -203,14 +203,14 @@ async def test_a_watcher_that_does_not_read_is_dropped(bench: Bench) -> None:
     async with bench.client() as deaf, bench.client() as keen:
         await deaf.ask("watch")
         await keen.ask("watch")
-        deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        deaf.reader._transport.pause_reading()  # type: ignore[attr-defined] # private
         event: dict[str, object] = {"type": "swap", "filler": "x" * 10_000}
         for n in range(200):
             bench.station.tell({**event, "n": n})
             assert (await keen.receive())["event"]["n"] == n
         assert bench.server.counters["dropped_slow"] == 1
         await until(lambda: len(bench.station.listeners) == 1)
-        deaf.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        deaf.reader._transport.resume_reading()  # type: ignore[attr-defined] # private
 
 
 async def test_a_full_house_makes_room_for_a_stop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

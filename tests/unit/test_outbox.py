@@ -68,12 +68,12 @@ async def test_posting_never_waits_and_never_raises(tmp_path: Path) -> None:
     assert outbox.count == 0
     assert len(await outbox.pending()) == 3
     assert outbox.count == 3
-    outbox._database._connection.execute("PRAGMA query_only=ON")  # type: ignore[union-attr]
+    outbox._database._connection.execute("PRAGMA query_only=ON")  # type: ignore[union-attr] # it is open
     outbox.post(TopicClass.UNIT, "dock1", {"n": 4})
     with pytest.raises(StoreWriteFailed, match="readonly"):
         await outbox.put(TopicClass.UNIT, "dock1", {"n": 5})
     assert outbox.failed == 2
-    outbox._database._connection.execute("PRAGMA query_only=OFF")  # type: ignore[union-attr]
+    outbox._database._connection.execute("PRAGMA query_only=OFF")  # type: ignore[union-attr] # it is open
     assert len(await outbox.pending()) == outbox.count == 3
     await outbox.close()
 
