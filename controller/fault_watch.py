@@ -88,7 +88,7 @@ class FaultWatch:
         kind = next(name for name, group in self._groups.items() if device in group)
         reading = self._groups[kind][device].reading
         report = self.faults.report
-        # What a pack says wrongly is a fault of its own; of all others, nothing that can be believed is nothing heard.
+        # What a pack says wrongly is a fault of its own; of all others, what cannot be believed was not heard.
         unheard = {Quality.LOST, Quality.NEVER} | ({Quality.INVALID} if kind != "packs" else set())
         silent = reading.quality in unheard and self._should_be_heard(kind, device)
         report(fault_of_silence(device), device, silent, f"{device} is {reading.quality}")

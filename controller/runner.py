@@ -191,6 +191,7 @@ class StepRunner:
                 tripped.set_result(found)
 
         task = asyncio.ensure_future(act)
+        task.add_done_callback(_error_of)  # seen, also where nobody waits for it any more
         unsubscribe = self._observer.on_reading(look)
         ticker = loop.create_task(_every(HOLDS_CHECK_S, look))
         try:

@@ -19,6 +19,7 @@ from controller.units import Unit, UnitRefused
 from hal.api import Monitor
 from hal.types import ConnectorStatus, PackStatus, Reading
 
+OFFERED = frozenset({Command.START, Command.STOP, Command.ABORT, Command.CLEAR, Command.RESET})
 COMMAND_LIMIT_S = 60.0  # for an acting state to end; the longest is Stopping, which waits for a step
 
 
@@ -227,7 +228,8 @@ class Service:
         except SwapRefused as error:
             raise ServiceRefused(ErrorKind(error.kind), str(error)) from error
         except UnitRefused as error:
-            raise ServiceRefused(ErrorKind.REFUSED, str(error), error.reasons) from error
+            way_out = _takes(self._station.units[error.unit])
+            raise ServiceRefused(ErrorKind.REFUSED, str(error), [*error.reasons, way_out]) from error
         return {
             "schema": "swap-station/swap-start/1",
             "swap_id": order.swap_id,
@@ -264,7 +266,7 @@ class Service:
             [units[unit_id]] if unit_id is not None else [u for u in units.values() if command.name in u.allowed()]
         )
         if not chosen:
-            states = [f"{u.unit_id} is {u.state.name}: {u.cause}" for u in units.values()]
+            states = [f"{u.unit_id} is {u.state.name}: {u.cause}; {_takes(u)}" for u in units.values()]
             raise ServiceRefused(ErrorKind.REFUSED, f"no unit takes {command.name.lower()} now", states)
         reasons: list[str] = []
         for unit in chosen:
@@ -282,6 +284,12 @@ class Service:
         if reasons:
             raise ServiceRefused(_kind(command), f"{command.name.lower()} refused: {reasons[0]}", reasons)
         return {"schema": "swap-station/command/1", "units": [_unit(u, starved=True) for u in chosen]}
+
+
+def _takes(unit: Unit) -> str:
+    """Say which commands that a person can give here lead on from a unit's state."""
+    allowed = [name.lower() for name in unit.allowed() if Command[name] in OFFERED]
+    return f"{unit.unit_id} takes {' and '.join(allowed) or 'no command'} now"
 
 
 async def _settled(unit: Unit) -> list[str]:

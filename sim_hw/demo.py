@@ -132,7 +132,7 @@ def _speed(text: str) -> float | None:
     if text == "max":
         return None
     value = float(text)
-    if not 0.1 <= value <= 100.0:  # noqa: PLR2004 - beyond that the host, not the clock, sets the pace
+    if not 0.1 <= value <= 100.0:
         raise argparse.ArgumentTypeError("a speed is 0.1 to 100, or max")
     return value
 

@@ -14,6 +14,7 @@ from sim_hw.plant import Plant
 FRAME_S = 0.2  # of wall time, between two pictures
 WIDTH = 80
 BAR = 24
+HAND_OVER_S = 0.5  # a step that begins later than this after another was not waiting for it
 CLEAR, HOME, HIDE, SHOW = "\x1b[2J", "\x1b[H", "\x1b[?25l", "\x1b[?25h"
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 PHASES = ("admitted", "docking", "unlocking", "exchanging", "locking", "releasing", "handing_off")
@@ -49,7 +50,7 @@ class PlainView:
         await asyncio.Event().wait()
 
 
-def _said(event: Event) -> str:
+def _said(event: Event) -> str:  # noqa: PLR0911 - one line per kind of event
     match event:
         case SwapEvent() if event.result:
             return f"{event.swap_id} {event.result} {event.detail}".rstrip()
@@ -166,7 +167,7 @@ def _axis_line(device: str, plant: Plant) -> str:
     return f"  {device:<22} |{track}| {axis.position_mm:7.1f} mm {moving}"
 
 
-# --- summary ----------------------------------------------------------------------------------------------------------
+# --- summary ----------------------------------------------------------------------------------------
 
 
 def summary(document: Mapping[str, Any]) -> str:
@@ -200,25 +201,26 @@ def timeline(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"{row['name']:<20} {row['place']:<16}{row['end'] - row['start']:5.1f}  {' ' * left}{mark * length}"
         )
-    waits = [text for text in (_waited(row, rows) for row in rows) if text]
-    return [*lines, "", "who waited for whom, 0.5 s or more:", *(waits or ["  nobody"])]
+    waits = [text for text in (_began_after(row, rows) for row in rows) if text]
+    return [*lines, "", "who waited for whom (steps of one carrier in a row are left out):", *waits]
 
 
-def _waited(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A step waited if another of its move's devices ended before it began, with a gap in between."""
-    before = [r for r in rows if r["end"] <= row["start"] and _related(r, row)]
+def _began_after(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Name what let this step begin, where that is not the step before it of the same carrier."""
+    before = [r for r in rows if r["end"] <= row["start"] + HAND_OVER_S / 10]
     if not before:
         return ""
     last = max(before, key=lambda r: r["end"])
-    gap = row["start"] - last["end"]
-    running = [
-        r for r in rows if r["start"] < row["start"] <= r["end"] + 0.3 and r is not row and r["end"] > last["end"]
-    ]
-    if gap < 0.5 or not running:  # noqa: PLR2004 - below that it is hand-over, shown as dead time
-        return ""
-    cause = max(running, key=lambda r: r["end"])
-    return f"  {row['name']} {row['place']} waited {gap:.1f} s, for {cause['name']} {cause['place']}"
+    gap_s = max(0.0, row["start"] - last["end"])
+    who = f"  {row['name']} {row['place']}"
+    if gap_s > HAND_OVER_S:
+        return f"{who:<36} for the vehicle or a reading, {gap_s:.1f} s after {last['name']} {last['place']}"
+    same_carrier = _carrier(row) == _carrier(last)
+    return "" if same_carrier else f"{who:<36} for {last['name']} {last['place']}, then {gap_s:.2f} s"
 
 
-def _related(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return bool(one["pack"] and one["pack"] == other["pack"]) or one["device"] == other["device"]
+def _carrier(row: Mapping[str, Any]) -> str:
+    """Whose step it is: a device's unit and kind, such as ``dock1.shuttle``, ``stacker`` or ``slot04``."""
+    device = str(row["device"]).split(",", maxsplit=1)[0]
+    head, _, role = device.partition(".")
+    return head if head == "stacker" else f"{head}.{role.split('_')[0]}" if head.startswith("dock") else head

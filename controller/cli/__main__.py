@@ -148,7 +148,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         code = _run(options, os.environ)
-        sys.stdout.flush()
     except NotReachable as error:
         return _complain(NOT_REACHABLE, str(error))
     except TimedOut as error:
@@ -165,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(code: int, message: str, details: Sequence[str] = (), hint: str = "") -> int:
-    lines = [f"swapctl: {message}", *(f"  {detail}" for detail in details), *([f"  next: {hint}"] if hint else [])]
+    more = [f"  {detail}" for detail in details if detail not in message]  # nothing is said twice
+    lines = [f"swapctl: {message}", *more, *([f"  next: {hint}"] if hint else [])]
     sys.stderr.write("".join(f"{render.clean(line)}\n" for line in lines))
     return code
 
@@ -191,22 +191,27 @@ def _run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 def _print(lines: Sequence[str]) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def _watch(options: argparse.Namespace, path: str, screen: render.Screen) -> int:
+    """First how things stand, then every event; ends with the swap, or at once if the one to wait for is not open."""
     with Client(path, options.timeout or READ_LIMIT_S) as client:
-        client.ask("watch", {})
-        for event in client.events():
-            line = (
-                json.dumps({"schema": "swap-station/event/1", **event})
-                if options.json
-                else render.event(screen, event)
+        answer = client.ask("watch", {})
+        swaps = render.open_swaps(answer)
+        if options.swap and options.swap not in swaps:
+            raise RequestFailed(
+                "not_found", f"swap {options.swap} is not open", [f"open: {', '.join(swaps) or 'none'}"]
             )
-            _print([line])
-            sys.stdout.flush()
+        _print([json.dumps(answer)] if options.json else render.watching(screen, answer))
+        began_at: object = None
+        for event in client.events():
+            began_at = event.get("at") if began_at is None else began_at
+            shown = {"schema": "swap-station/event/1", **event}
+            _print([json.dumps(shown) if options.json else render.event(screen, event, began_at)])
             ended = event.get("type") == "swap" and bool(event.get("result"))
             if ended and options.swap in {None, event.get("swap_id")}:
-                return OK if event.get("result") == "DONE" else FAILED
+                return OK if event.get("result") == render.DONE else FAILED
     return NOT_REACHABLE
 
 

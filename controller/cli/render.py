@@ -13,6 +13,7 @@ from typing import Any
 
 COLUMNS = 80
 GAP = "  "
+DONE = "done"  # a swap's good result, as events have it
 _COLOURS = {"bad": "31", "warn": "33", "good": "32", "head": "1"}
 
 Row = Mapping[str, Any]
@@ -124,7 +125,8 @@ def status(screen: Screen, answer: Row) -> list[str]:
     if faults := _rows(answer, "faults"):
         columns = [("FAULT", lambda r: f"{r.get('number')} {r.get('name')}"), *_plain("device", "effect")]
         lines += ["", *screen.table([*columns, ("AGE", _seconds("age_s"))], faults, lambda _: "bad")]
-        lines += [screen.cut(f"  -> {clean(fault.get('what_to_do'))}") for fault in faults if fault.get("what_to_do")]
+        advice = dict.fromkeys(clean(fault["what_to_do"]) for fault in faults if fault.get("what_to_do"))
+        lines += [screen.cut(f"  -> {text}") for text in advice]  # each once, first-out first
     latched = answer.get("latched")
     if isinstance(latched, dict) and latched:
         lines += ["", screen.paint(screen.cut(f"stop latched on {len(latched)} devices: {_reasons(latched)}"), "bad")]
@@ -238,12 +240,28 @@ def commanded(screen: Screen, answer: Row) -> list[str]:
     return screen.table([*_plain("unit"), ("STATE", _unit_state)], _rows(answer, "units"))
 
 
-def event(screen: Screen, body: Row) -> str:
-    """One event as one line, with its loop time."""
+def open_swaps(answer: Row) -> list[str]:
+    """Ids of the swaps that are open when a watch begins."""
+    status = answer.get("status")
+    return [clean(row.get("swap_id")) for row in _rows(status, "swaps")] if isinstance(status, dict) else []
+
+
+def watching(screen: Screen, answer: Row) -> list[str]:
+    """How things stand when a watch begins, and how it ends."""
+    given = answer.get("status")
+    status = given if isinstance(given, dict) else {}
+    units = ", ".join(f"{clean(row.get('unit'))} {_unit_state(row)}" for row in _rows(status, "units"))
+    swaps = [_swap(row) for row in _rows(status, "swaps")] or ["no swap is open; Ctrl-C ends the watch"]
+    return [screen.cut(units or "-"), *(screen.cut(swap) for swap in swaps)]
+
+
+def event(screen: Screen, body: Row, began_at: object = None) -> str:
+    """One event as one line, with the seconds since ``began_at``, an instant of the same clock."""
     kind = str(body.get("type"))
     words = _EVENTS[kind](body) if kind in _EVENTS else clean(kind)
     detail = body.get("detail") or body.get("cause")
-    line = f"{float(body.get('at') or 0):10.1f}  {words}" + (f": {clean(detail)}" if detail else "")
+    since_s = float(body.get("at") or 0) - (began_at if isinstance(began_at, (int, float)) else 0.0)
+    line = f"{since_s:8.1f} s  {words}" + (f": {clean(detail)}" if detail else "")
     return screen.paint(screen.cut(line), _event_tone(body))
 
 
@@ -253,7 +271,7 @@ def _event_tone(body: Row) -> str:
     result = body.get("result")
     if not result:
         return ""
-    return "good" if result == "DONE" else "bad"
+    return "good" if result == DONE else "bad"
 
 
 def _swap(row: Row) -> str:
@@ -262,10 +280,10 @@ def _swap(row: Row) -> str:
 
 
 def _step(row: Row) -> str:
-    times = "" if row.get("state") == "started" else f" {clean(row.get('elapsed_s'))} s,"
+    took = "" if row.get("state") == "started" else f" after {clean(row.get('elapsed_s'))} s"
     place = clean(row.get("place") or row.get("dock"))
-    expected = f"{times} expected {clean(row.get('expected_s'))} s"
-    return f"step {clean(row.get('kind'))} {place} {clean(row.get('state'))}{expected}"
+    expected = f", expected {clean(row.get('expected_s'))} s"
+    return f"step {clean(row.get('kind'))} {place} {clean(row.get('state'))}{took}{expected}"
 
 
 def _fault(row: Row) -> str:
@@ -274,6 +292,10 @@ def _fault(row: Row) -> str:
 
 
 def _pack(row: Row) -> str:
+    if not row.get("origin"):
+        return f"pack {clean(row.get('pack'))} arrived in {clean(row.get('destination'))}"
+    if not row.get("destination"):
+        return f"pack {clean(row.get('pack'))} left from {clean(row.get('origin'))}"
     return f"pack {clean(row.get('pack'))} {clean(row.get('origin'))} -> {clean(row.get('destination'))}"
 
 

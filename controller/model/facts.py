@@ -176,7 +176,7 @@ def _dock_facts(dock: DockLayout, inventory: Inventory, snapshot: StationSnapsho
         lifted = _axis_at(snapshot, dock.device("vehicle_lift"), dock.vehicle_lift_down_mm, dock.vehicle_lift_up_mm)
     return DockFacts(
         vehicle=_vehicle_at(dock, snapshot, ordered=ordered),
-        noted=_noted(inventory, vehicle),
+        noted=_noted(dock, inventory, vehicle),
         clamp=_axis_at(snapshot, dock.device("clamp"), dock.clamp_open_mm, dock.clamp_closed_mm),
         lifted=lifted,
         secured=secured,
@@ -202,9 +202,17 @@ def _vehicle(dock: DockLayout, snapshot: StationSnapshot) -> VehicleStatus | Non
     return _read(lambda: snapshot.vehicle(dock.device("vehicle")))
 
 
-def _noted(inventory: Inventory, vehicle: VehicleStatus | None) -> bool:
+def _noted(dock: DockLayout, inventory: Inventory, vehicle: VehicleStatus | None) -> bool:
+    """Every pack that the vehicle carries is in the books; one whose serial it has yet to say, by its mount."""
+    if vehicle is None:
+        return False
     known = set(inventory.contents.values())
-    return vehicle is None or all(m.pack_serial in known for m in vehicle.mounts if m.pack_serial is not None)
+    said = zip(dock.mounts, vehicle.mounts, strict=False)
+    return all(
+        inventory.at(mount) is not None if there.pack_serial == "" else there.pack_serial in known
+        for mount, there in said
+        if there.pack_serial is not None
+    )
 
 
 def _checked(mount: str, index: int, inventory: Inventory, vehicle: VehicleStatus | None) -> bool:

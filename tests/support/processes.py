@@ -206,7 +206,7 @@ class TwoProcesses:
         answer: Any = None
         try:
             async with asyncio.timeout(WATCH_LIMIT_S / 2):
-                while not fits(answer := await self.do(read)):
+                while not fits(answer := await self.do(read)):  # noqa: ASYNC110 - another process's state, no event
                     await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError:
             raise AssertionError(f"{read} never fitted, it is {answer}") from None

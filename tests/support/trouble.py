@@ -7,16 +7,15 @@ does what a technician would do, and takes the swap up again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
-from controller.events import FaultEvent, StepEvent, SwapEvent, UnitEvent
+from controller.events import Event, FaultEvent, StepEvent, SwapEvent, UnitEvent
 from controller.local.protocol import ServiceRefused
 from controller.model.faults import FaultCode
 from controller.model.intent import StepKind
 from controller.model.inventory import UNKNOWN
-from controller.model.phases import Command, State
+from controller.model.phases import State
 from hal.types import AxisState, CanFrame
 from sim_hw.injection import inject
 from sim_hw.wire_can import WireFault as CanFault
@@ -111,3 +110,189 @@ def both(*causes: Cause) -> Cause:
         return undo
 
     return cause
+
+
+def heartbeat_unseen(device: str) -> Cause:
+    """The controller behind a drive no longer sees the station's heartbeat, though it answers."""
+
+    def cause(rig: StationRig) -> Undo:
+        watchdog = rig.plant.axes[device].watchdog
+        assert watchdog is not None
+        feed = watchdog.feed
+        watchdog.feed = lambda: None  # type: ignore[method-assign]
+
+        def undo() -> None:
+            watchdog.feed = feed  # type: ignore[method-assign]
+
+        return undo
+
+    return cause
+
+
+def other_serial(slot: str) -> Cause:
+    """The pack in a slot says that it is another."""
+
+    def cause(rig: StationRig) -> Undo:
+        pack = rig.plant.places.at(slot)
+        assert pack is not None, slot
+        serial, pack.serial = pack.serial, "STRANGER-1"
+
+        def undo() -> None:
+            pack.serial = serial
+
+        return undo
+
+    return cause
+
+
+# --- one trouble, and the swap around it ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that goes wrong while a kind of step runs.
+
+    ``shows``: faults that must be raised; ``rests``: unit → state that it must come to; other units go on. With
+    neither, the station shrugs it off while it lasts, ``endures_s``.
+    """
+
+    during: StepKind
+    after_s: float
+    cause: Cause
+    shows: tuple[FaultCode, ...] = ()
+    rests: Mapping[str, State] = field(default_factory=dict)
+    endures_s: float = ENDURE_S
+
+
+AT_REST = frozenset({State.ABORTED, State.HELD, State.STOPPED})
+
+
+class Story:
+    """One swap with troubles; ``mark`` is the number of events before what is waited for."""
+
+    def __init__(self, rig: StationRig) -> None:
+        self.rig = rig
+        self.swap_id = ""
+        self.mark = 0
+
+    async def tell(self, troubles: Sequence[Trouble], approach_s: float = 45.0) -> None:
+        """Bring a vehicle, let each trouble happen at its step, and see the swap end DONE, nothing forgotten."""
+        rig = self.rig
+        await rig.bring_vehicle(approach_s=approach_s)
+        answer = await rig.app.service.swap_start("dock1", None)
+        self.swap_id = str(answer["swap_id"])
+        for number, trouble in enumerate(troubles):
+            name = f"trouble {number} in {trouble.during}"
+            await self._until(lambda e, kind=trouble.during: _starts(e, kind), f"{name}: no such step", 600.0)  # type: ignore[misc]
+            await asyncio.sleep(trouble.after_s)
+            await self.suffer(trouble, name)
+            self.mark = len(rig.events)
+            await self.take_up()
+        await self._until(lambda e: isinstance(e, SwapEvent) and bool(e.result), "the swap does not end", 600.0)
+        ends = [e for e in rig.events if isinstance(e, SwapEvent) and e.swap_id == self.swap_id and e.result]
+        assert [end.result for end in ends] == ["done"], ends
+        await self.everything_on_charge()
+        check_books(rig)
+
+    async def suffer(self, trouble: Trouble, name: str) -> None:
+        """Let a trouble happen now, check what comes of it, take it away and bring the station back."""
+        rig = self.rig
+        self.mark = len(rig.events)
+        undo = trouble.cause(rig)
+        for code in trouble.shows:
+            await self._until(lambda e, c=code: _raised(e, c), f"{name}: no {code.name}", SHOWN_LIMIT_S)  # type: ignore[misc]
+        for unit, state in trouble.rests.items():
+            await self._until_state(unit, state, name)
+        await asyncio.sleep(trouble.endures_s)
+        stopped = {u: unit.state for u, unit in rig.app.station.units.items() if unit.state in AT_REST}
+        assert stopped == trouble.rests, f"{name}: {self._told()}"
+        for unit_id in trouble.rests:
+            axes = [rig.plant.axes[axis] for axis in rig.app.station.units[unit_id].axes]
+            assert not any(axis.moving or axis.state not in STANDING for axis in axes), f"{name}: something moves"
+        check_books(rig)
+        undo()
+        await self.recover(name)
+        check_books(rig)
+
+    async def recover(self, name: str) -> None:
+        """Do what a technician does: re-arm and turn the key, then clear and reset until every unit is ready."""
+        plant, units = self.rig.plant, self.rig.app.station.units
+        for zone, safety in plant.safety.items():
+            assert plant.rearm(zone), f"{name}: {zone} cannot be re-armed"
+            safety.key_on_site = True
+        deadline = asyncio.get_running_loop().time() + RECOVERY_LIMIT_S
+        refused = ""
+        while any(unit.state in AT_REST or unit.state in _UNSETTLED for unit in units.values()):
+            assert asyncio.get_running_loop().time() < deadline, f"{name}: not recovered: {refused}; {self._told()}"
+            for unit_id, unit in units.items():
+                command = {State.ABORTED: "clear", State.HELD: "stop", State.STOPPED: "reset"}.get(unit.state)
+                if command is None:
+                    continue
+                try:
+                    await getattr(self.rig.app.service, command)(unit_id)
+                except ServiceRefused as error:
+                    refused = str(error)
+            await asyncio.sleep(0.5)
+        for safety in plant.safety.values():
+            safety.key_on_site = False
+
+    async def take_up(self) -> None:
+        """Start what was stopped, as a person who wants the swap finished."""
+        service, units = self.rig.app.service, self.rig.app.station.units
+        swap = self.rig.app.station.parts.ledger.swaps.get(self.swap_id)
+        if swap is not None and not swap.released and units["dock1"].state is State.IDLE:
+            await service.swap_start("dock1", None)
+        elif units["store"].state is State.IDLE:
+            await service.start("store")
+
+    async def everything_on_charge(self) -> None:
+        """Wait until no pack that was put into a slot still waits for its charger."""
+        ledger = self.rig.app.station.parts.ledger
+        async with asyncio.timeout(120.0):
+            while ledger.inventory.to_hand_off:  # noqa: ASYNC110 - a state of the books, which is no event
+                await asyncio.sleep(1.0)
+
+    async def _until_state(self, unit: str, state: State, name: str) -> None:
+        if self.rig.app.station.units[unit].state is not state:
+            reaches = lambda e: isinstance(e, UnitEvent) and e.unit == unit and e.state == state.name  # noqa: E731
+            await self._until(reaches, f"{name}: {unit} does not come to {state.name}", SHOWN_LIMIT_S)
+
+    async def _until(self, fits: Callable[[Event], bool], why: str, limit_s: float) -> None:
+        """Wait for an event after ``mark``; the mark stays."""
+        if any(fits(event) for event in self.rig.events[self.mark :]):
+            return
+        try:
+            await self.rig.until(fits, limit_s)
+        except TimeoutError:
+            raise AssertionError(f"{why}; {self._told()}") from None
+
+    def _told(self) -> str:
+        states = {u: f"{unit.state.name}: {unit.cause}" for u, unit in self.rig.app.station.units.items()}
+        return "\n".join(map(str, (states, *self.rig.events[self.mark :][-25:])))
+
+
+RECOVERY_LIMIT_S = 60.0
+_UNSETTLED = frozenset(
+    {State.ABORTING, State.CLEARING, State.STOPPING, State.HOLDING, State.RESETTING, State.UNSUSPENDING}
+)
+
+
+def _starts(event: Event, kind: StepKind) -> bool:
+    if isinstance(event, SwapEvent) and event.result:
+        raise AssertionError(f"the swap ended before a step {kind}: {event}")
+    return isinstance(event, StepEvent) and event.kind == kind and event.state == "started"
+
+
+def _raised(event: Event, code: FaultCode) -> bool:
+    return isinstance(event, FaultEvent) and event.name == code.name and event.state == "raised"
+
+
+def check_books(rig: StationRig) -> None:
+    """Every pack of the plant is where the ledger has it, or in a place that the ledger calls UNKNOWN."""
+    inventory = rig.app.station.parts.ledger.inventory
+    for serial, pack in rig.plant.packs.items():
+        place = pack.place
+        if place in rig.app.layout.places or place == "stacker.fork":
+            noted = inventory.at(place)
+            arriving = rig.app.layout.dock_of(place) is not None and serial not in inventory.contents.values()
+            assert noted in (serial, UNKNOWN) or arriving, f"{serial} is in {place}, the ledger has {noted}"

@@ -19,6 +19,7 @@ from controller.cli.__main__ import EXIT_CODES, main
 from controller.local.protocol import ErrorKind, ServiceRefused
 from controller.local.roles import RoleTable
 from controller.local.server import LocalServer
+from controller.model.phases import SwapResult
 from hal.errors import NoReply
 from tests.support.api import TinyStation, until
 
@@ -186,23 +187,51 @@ async def test_a_controller_that_does_not_answer_is_code_6(bench: Bench) -> None
 
 
 async def test_watch_ends_with_the_swap(bench: Bench) -> None:
-    """Watch prints each event as it comes and ends with the swap: 0 when done, 1 when not, others' swaps ignored."""
-    for result, code in (("DONE", 0), ("HELD", 1)):
-        process = await bench.start("swap", "watch", "--json", "--swap", "swap-2")
+    """Watch prints how things stand, then each event, and ends with its swap: 0 when done, 1 when not."""
+    for result, code in ((SwapResult.DONE, 0), (SwapResult.HELD, 1)):
+        process = await bench.start("swap", "watch", "--json", "--swap", "swap-1")
         await until(lambda: bool(bench.station.listeners))
         bench.station.tell({"type": "unit", "at": 1.0, "unit": "dock1", "state": "EXECUTE", "state_no": 6})
         bench.station.tell(
-            {"type": "swap", "at": 2.0, "swap_id": "swap-1", "dock": "d", "phase": "x", "result": "DONE"}
+            {"type": "swap", "at": 2.0, "swap_id": "swap-2", "dock": "d", "phase": "x", "result": SwapResult.DONE}
         )
         bench.station.tell(
-            {"type": "swap", "at": 3.0, "swap_id": "swap-2", "dock": "d", "phase": "x", "result": result}
+            {"type": "swap", "at": 3.0, "swap_id": "swap-1", "dock": "d", "phase": "x", "result": result}
         )
         out, _ = await process.communicate()
-        events = [json.loads(line) for line in out.splitlines()]
+        first, *events = [json.loads(line) for line in out.splitlines()]
         assert process.returncode == code
+        assert first == {"schema": "swap-station/watch/1", "status": bench.station.status()}
         assert [event["type"] for event in events] == ["unit", "swap", "swap"]
         assert {event["schema"] for event in events} == {"swap-station/event/1"}
         await until(lambda: not bench.station.listeners)
+
+
+async def test_watch_tells_people_how_it_stands_and_when_things_happen(bench: Bench) -> None:
+    """In a pipe: the units, the open swap, then events with the seconds since the first of them."""
+    process = await bench.start("swap", "watch")
+    await until(lambda: bool(bench.station.listeners))
+    moved = {"type": "pack", "pack": "P1", "origin": "slot01", "destination": "stacker.fork"}
+    bench.station.tell({"at": 5001.5, **moved})
+    bench.station.tell({"at": 5003.0, **moved, "origin": "dock1.mount_a", "destination": ""})
+    bench.station.tell({"type": "swap", "at": 5004.0, "swap_id": "swap-1", "dock": "dock1", "result": "done"})
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert out.decode().splitlines() == [
+        "dock1 EXECUTE (6)",
+        "swap swap-1 at dock1 LOCKING",
+        "     0.0 s  pack P1 slot01 -> stacker.fork",
+        "     1.5 s  pack P1 left from dock1.mount_a",
+        "     2.5 s  swap swap-1 at dock1 ended done",
+    ]
+
+
+async def test_a_watch_for_a_swap_that_is_not_open_does_not_wait(bench: Bench) -> None:
+    """It ends at once with code 2 and names the swaps that are open, instead of waiting for ever."""
+    ran = await bench.run("swap", "watch", "--swap", "swap-7")
+    assert ran.code == 2
+    assert "swap-7 is not open" in ran.err
+    assert "open: swap-1" in ran.err
 
 
 async def test_watch_ends_on_ctrl_c_with_130(bench: Bench) -> None:

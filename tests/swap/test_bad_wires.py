@@ -1,0 +1,78 @@
+"""Wires that delay, lose, garble or break: what the station makes of it, and that it swaps again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from controller.model.faults import FaultCode as F
+from controller.model.intent import StepKind as K
+from controller.model.phases import State
+from hal.types import CanFrame
+from sim_hw.wire_can import WireFault as CanFault
+from sim_hw.wire_modbus import WireFaultKind as W
+from tests.support.station_rig import station_rig
+from tests.support.trouble import Story, Trouble, both, bus_down, can_fault, frames, injected, wire
+
+virtual = pytest.mark.asyncio(loop_factories=["virtual"])
+
+DOCK_OUT = {"dock1": State.ABORTED}
+DOCK_HELD = {"dock1": State.HELD}
+STORE_OUT = {"store": State.ABORTED}
+ALL_OUT = {"dock1": State.ABORTED, "store": State.ABORTED}
+
+# Units of the demo station's lines.
+DOCK_AXES, STACKER, LOCKS, DOCK_IO, STORE_IO = 1, 2, 3, 4, 5
+SAFETY, CONNECTORS, DETECTORS, EVERY_UNIT = 1, 1, 9, 0
+
+FETCHING = (
+    Trouble(K.DISENGAGE_CONNECTOR, 1.0, wire("slots", CONNECTORS, W.DELAY, delay_s=0.3), endures_s=4.0),
+    Trouble(K.MOVE_STACKER, 1.0, wire("plc", STACKER, W.DEAF), (F.AXIS_SILENT,), STORE_OUT),
+    Trouble(K.EXTEND_FORK, 1.0, wire("plc", STACKER, W.DELAY, delay_s=0.5), (F.AXIS_SILENT,), STORE_OUT),
+    Trouble(K.LIFT_PACK, 0.8, wire("plc", STORE_IO, W.DROP), (F.IO_SILENT,), STORE_OUT),
+    Trouble(K.RETRACT_FORK, 0.5, wire("plc", STACKER, W.CLOSE), (F.AXIS_SILENT, F.MODBUS_LINK_DOWN), ALL_OUT),
+    Trouble(K.MOVE_STACKER, 0.5, wire("safety", SAFETY, W.DEAF), (F.SAFETY_STATUS_SILENT,), ALL_OUT),
+    Trouble(K.SET_DOWN_PACK, 0.5, wire("plc", STACKER, W.LENGTH), (F.AXIS_SILENT,), STORE_OUT),
+    Trouble(K.RETRACT_FORK, 0.5, wire("plc", STORE_IO, W.OTHER), (F.IO_SILENT,), STORE_OUT),
+)
+DOCKING = (
+    Trouble(K.SECURE_VEHICLE, 3.0, injected("vehicle_silent", "dock1"), (F.VEHICLE_SILENT,), DOCK_HELD),
+    Trouble(K.RAISE_VEHICLE, 2.0, wire("plc", DOCK_AXES, W.OTHER), (F.AXIS_SILENT,), DOCK_OUT),
+    Trouble(K.RAISE_TABLE, 4.0, wire("plc", DOCK_AXES, W.EXCEPTION, code=4), (F.AXIS_SILENT,), DOCK_OUT),
+    Trouble(K.UNLOCK_PACK, 3.0, wire("plc", LOCKS, W.DEAF), (F.LOCKS_SILENT,), DOCK_OUT),
+    Trouble(K.UNLOCK_PACK, 2.0, wire("plc", DOCK_IO, W.EXCEPTION, code=6), (F.IO_SILENT,), DOCK_OUT),
+    Trouble(K.LOWER_TABLE, 3.0, wire("plc", DOCK_IO, W.GARBLE), (F.IO_SILENT, F.MODBUS_LINK_DOWN), ALL_OUT),
+    Trouble(K.LOCK_PACK, 4.0, wire("plc", LOCKS, W.EXCEPTION, code=6), (F.LOCKS_SILENT,), DOCK_OUT),
+    Trouble(K.LOCK_PACK, 3.0, bus_down("can_dock1"), (F.VEHICLE_SILENT, F.CAN_LINK_DOWN), DOCK_HELD),
+    Trouble(K.LOWER_TABLE, 3.0, wire("safety", SAFETY, W.CLOSE), (F.SAFETY_STATUS_SILENT,), ALL_OUT),
+    Trouble(K.CHECK_PACK, 4.0, bus_down("can_dock1"), (F.VEHICLE_SILENT, F.CAN_LINK_DOWN), DOCK_HELD),
+    Trouble(K.WAKE_VEHICLE, 4.0, can_fault("can_dock1", CanFault.DROP), (F.VEHICLE_SILENT,), DOCK_HELD),
+)
+
+
+def unknown_frame(number: int) -> CanFrame:
+    """Return a frame that no device of the station sends, with the highest priority every other time."""
+    return CanFrame(
+        0x100 + number % 64 if number % 2 else 0x1ABC_0000 + number % 256, bytes(8), extended=not number % 2
+    )
+
+
+def short_frame(_number: int) -> CanFrame:
+    """Return a state message of the pack at address 4 that is three bytes long."""
+    return CanFrame(0x1900_1004, b"\x01\x02\x03")
+
+
+HANDING_OFF = (
+    Trouble(K.ENGAGE_CONNECTOR, 3.0, wire("slots", CONNECTORS, W.DEAF), (F.CONNECTOR_SILENT,)),
+    Trouble(K.IDENTIFY_PACK, 0.0, frames("can_packs", unknown_frame, 0.001), endures_s=3.0),
+)
+
+
+@virtual
+@pytest.mark.parametrize("troubles", [FETCHING, DOCKING], ids=["fetching", "docking"])
+async def test_a_swap_survives_its_wires(tmp_path: Path, troubles: Sequence[Trouble]) -> None:
+    """Each trouble ends in its named faults and unit states, and the swap is finished after the last."""
+    async with station_rig("demo", tmp_path) as rig:
+        await Story(rig).tell(troubles)
