@@ -23,6 +23,7 @@ from controller.fault_watch import FaultWatch
 from controller.health import Check, Health
 from controller.local.roles import Role, RoleTable
 from controller.local.server import LocalServer
+from controller.model.faults import FaultCode
 from controller.model.layout import Layout
 from controller.observer import StationObserver
 from controller.records.journal import Journal
@@ -111,6 +112,10 @@ class StationApp:
             if self.config.mqtt
             else None
         )
+        watch.also(FaultCode.DISK_LOW, "disk", health.disk_low)
+        watch.also(FaultCode.EVENT_LOOP_LAG, "loop", health.lagging)
+        if uplink is not None:
+            watch.also(FaultCode.UPLINK_DOWN, "uplink", uplink.down)
         self.service = Service(
             self.station,
             About(
@@ -131,11 +136,12 @@ class StationApp:
             return await journal.append("audit", record)
 
         server = LocalServer(self.config.local_api.socket, self.service, self._roles(), audit)
-        # The devices go on until everything that uses them has wound up.
-        async with asyncio.TaskGroup() as devices:
+        # The socket first: where another controller serves it, no device is spoken to. The devices go on until
+        # everything that uses them has wound up.
+        async with server.serving(), asyncio.TaskGroup() as devices:
             own_devices = devices.create_task(hal.run(), name="hal")
             try:
-                async with server.serving(), asyncio.TaskGroup() as services:
+                async with asyncio.TaskGroup() as services:
                     services.create_task(watch.run(), name="faults")
                     services.create_task(ChargeFollower(hal, self.layout).run(), name="charging")
                     services.create_task(health.run(), name="health")

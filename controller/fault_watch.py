@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Callable
 from typing import Any
 
 from controller.carriers import MoveEnded
@@ -22,7 +23,7 @@ from controller.model.faults import (
     faults_of_zone,
 )
 from controller.model.intent import Step, StepKind
-from controller.model.layout import connector_of
+from controller.model.layout import FORK, connector_of
 from controller.model.recovery import Reaction
 from controller.runner import InterlockBlocked, StepFailed, StepTimeout
 from controller.steps import STEPS
@@ -55,6 +56,7 @@ class FaultWatch:
         self.wants_power: Callable[[str], bool] = _always
         self._can_links = can_links
         self._parts = parts
+        self._conditions: list[tuple[FaultCode, str, Callable[[], str | None]]] = []
         self._of_moves: set[tuple[FaultCode, str]] = set()
         hal = parts.hal
         self._groups = {
@@ -70,12 +72,25 @@ class FaultWatch:
             while True:
                 await asyncio.sleep(TICK_S)
                 self._look_at_links()
+                self._look_at_places()
+                for code, source, check in self._conditions:
+                    wrong = check()
+                    self.faults.report(code, source, wrong is not None, wrong or "")
                 if asyncio.get_running_loop().time() - started_at >= START_GRACE_S:
                     for group in self._groups.values():
                         for device in group:
                             self._look(device)
         finally:
             unsubscribe()
+
+    def also(self, code: FaultCode, source: str, check: Callable[[], str | None]) -> None:
+        """Ask ``check`` once a second from now on: it returns what is wrong, or None. It must not block."""
+        self._conditions.append((code, source, check))
+
+    def _look_at_places(self) -> None:
+        unknown = self._parts.ledger.inventory.unknown
+        for place in (*self._parts.layout.places, FORK):
+            self.faults.report(FaultCode.PACK_LOCATION_UNKNOWN, place, place in unknown, unknown.get(place, ""))
 
     def _look_at_links(self) -> None:
         for link in self._parts.hal.links():

@@ -115,17 +115,26 @@ class Health:
                 problem = f"its check failed: {type(error).__name__}: {error}"
             if problem:
                 found.append(f"{name}: {problem}")
-        if self._lags_s and self._lags_s[-1] > LAG_LIMIT_S:
-            found.append(f"loop: {self._lags_s[-1]:.1f} s late, limit {LAG_LIMIT_S:.1f} s")
-        return found
+        lag = self.lagging()
+        return [*found, f"loop: {lag}"] if lag else found
+
+    def lagging(self) -> str | None:
+        """Return by how much the loop is late, if it is too late for the heartbeat."""
+        late = bool(self._lags_s) and self._lags_s[-1] > LAG_LIMIT_S
+        return f"{self._lags_s[-1]:.1f} s late, limit {LAG_LIMIT_S:.1f} s" if late else None
+
+    def disk_low(self) -> str | None:
+        """Return how little space is left, if it is too little."""
+        if self._disk_free_mib is None or self._disk_free_mib >= DISK_FREE_MIB_MIN:
+            return None
+        return f"{self._disk_free_mib:.0f} MiB free at {self._directory}, want {DISK_FREE_MIB_MIN:.0f}"
 
     def notices(self) -> list[str]:
         """Return what a person should see to."""
         found = []
-        if self._disk_free_mib is not None and self._disk_free_mib < DISK_FREE_MIB_MIN:
-            found.append(
-                f"disk: {self._disk_free_mib:.0f} MiB free at {self._directory}, want {DISK_FREE_MIB_MIN:.0f}"
-            )
+        low = self.disk_low()
+        if low:
+            found.append(f"disk: {low}")
         if self._cpu_c is not None and self._cpu_c > CPU_C_MAX:
             found.append(f"cpu: {self._cpu_c:.0f} degC, limit {CPU_C_MAX:.0f}")
         return found

@@ -11,15 +11,16 @@ from typing import Any
 from controller.clock import utc_now
 from controller.events import Event, StepEvent
 from controller.local.protocol import ErrorKind, ServiceRefused
+from controller.model.goals import SwapRefused
 from controller.model.inventory import UNKNOWN
-from controller.model.layout import charger_of, connector_of, pack_monitor_of, short
+from controller.model.layout import charger_of, connector_of, pack_monitor_of
 from controller.model.phases import Command, stack_light
-from controller.station import Station, SwapRefused
+from controller.station import Station
 from controller.units import Unit, UnitRefused
 from hal.api import Monitor
 from hal.types import ConnectorStatus, PackStatus, Reading
 
-OFFERED = frozenset({Command.START, Command.STOP, Command.ABORT, Command.CLEAR, Command.RESET})
+OFFERED = (Command.CLEAR, Command.RESET, Command.START, Command.STOP, Command.ABORT)  # what the local API has
 COMMAND_LIMIT_S = 60.0  # for an acting state to end; the longest is Stopping, which waits for a step
 
 
@@ -222,9 +223,8 @@ class Service:
 
     async def swap_start(self, dock: str, goals: Mapping[str, str] | None) -> dict[str, object]:
         """See StationService."""
-        named = {short(mount): goal for mount, goal in goals.items()} if goals else None
         try:
-            order = await self._station.start_swap(dock, named)
+            order = await self._station.start_swap(dock, goals)
         except SwapRefused as error:
             raise ServiceRefused(ErrorKind(error.kind), str(error)) from error
         except UnitRefused as error:
@@ -288,7 +288,7 @@ class Service:
 
 def _takes(unit: Unit) -> str:
     """Say which commands that a person can give here lead on from a unit's state."""
-    allowed = [name.lower() for name in unit.allowed() if Command[name] in OFFERED]
+    allowed = [command.name.lower() for command in OFFERED if command.name in unit.allowed()]
     return f"{unit.unit_id} takes {' and '.join(allowed) or 'no command'} now"
 
 

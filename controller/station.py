@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +17,7 @@ from controller.events import Event, FaultEvent, PackEvent, StepEvent, SwapEvent
 from controller.fault_manager import EVERYWHERE, Change, Fault
 from controller.fault_watch import FaultWatch
 from controller.model.faults import FAULTS, Effect
+from controller.model.goals import SwapRefused, goals_for
 from controller.model.intent import Goal, Move, MoveKind, SwapOrder
 from controller.model.inventory import (
     InventoryError,
@@ -55,14 +56,6 @@ REPLANS_MAX = 3  # of one move in one swap; then a person must look
 OUT_STATES = frozenset({State.ABORTING, State.ABORTED, State.CLEARING})
 PASSING_STATES = frozenset({State.STARTING, State.SUSPENDING, State.UNSUSPENDING})  # end by themselves, at once
 SLOT_MOVES = frozenset({MoveKind.FREE_SLOT, MoveKind.HAND_OFF})
-
-
-class SwapRefused(Exception):
-    """A swap cannot be accepted. ``kind``: not_found or refused. Nothing has changed."""
-
-    def __init__(self, kind: str, why: str) -> None:
-        super().__init__(why)
-        self.kind = kind
 
 
 @dataclass(slots=True)
@@ -400,6 +393,10 @@ class Station:
         present = next((swap.order for swap in swaps if swap.order.dock == dock and not swap.released), None)
         if present is not None and units[0].state is not State.IDLE:
             raise SwapRefused("refused", f"{dock} is busy with swap {present.swap_id}")
+        if present is not None and goals:
+            raise SwapRefused(
+                "refused", f"{present.swap_id} is open in {dock} and keeps its goals: start it without any"
+            )
         order = present or await self._new_order(layout, goals)
         for unit in units:
             await _passed(unit)  # it may have been put to rest while the order was written
@@ -415,7 +412,7 @@ class Station:
             vehicle = snapshot.vehicle(dock.device("vehicle"))
         except StaleReading as error:
             raise SwapRefused("refused", f"no vehicle is heard at {dock.dock_id}: {error}") from error
-        wanted = self._goals(dock, goals, [mount.pack_serial is not None for mount in vehicle.mounts])
+        wanted = goals_for(dock, goals, vehicle)
         loop = asyncio.get_running_loop()
         order = SwapOrder(
             f"swap-{self.parts.ledger.swap_count + 1}", dock.dock_id, vehicle.vehicle_id, wanted, loop.time()
@@ -432,21 +429,6 @@ class Station:
             raise SwapRefused("refused", why)
         await self.parts.ledger.swap_ordered(order)
         return order
-
-    def _goals(
-        self, dock: DockLayout, goals: Mapping[str, str] | None, occupied: Sequence[bool]
-    ) -> tuple[tuple[str, Goal], ...]:
-        """By default every mount with a pack gets a fresh one, and an empty one stays as it is."""
-        given = {f"{dock.dock_id}.{short}": goal for short, goal in (goals or {}).items()}
-        unknown = sorted(set(given) - set(dock.mounts))
-        if unknown:
-            raise SwapRefused("not_found", f"there is no mount {unknown[0]}; mounts: {', '.join(dock.mounts)}")
-        try:
-            chosen = {mount: Goal(goal) for mount, goal in given.items()}
-        except ValueError as error:
-            raise SwapRefused("refused", f"{error}; goals: {', '.join(Goal)}") from error
-        defaults = [Goal.FRESH if i < len(occupied) and occupied[i] else Goal.KEEP for i in range(len(dock.mounts))]
-        return tuple((m, chosen.get(m, default)) for m, default in zip(dock.mounts, defaults, strict=True))
 
     async def _released(self, swap: Swap) -> None:
         """The vehicle has left: the next one must not be told to leave."""
@@ -490,16 +472,14 @@ class Station:
 
     def phase(self, swap: Swap, snapshot: StationSnapshot) -> SwapPhase:
         """Return where a swap is."""
-        parts = self.parts
+        if swap.released:
+            return SwapPhase.HANDING_OFF
+        if not swap.arrived:
+            return SwapPhase.ADMITTED
         if any(move.kind is MoveKind.RELEASE and move.swap_id == swap.order.swap_id for move in self._running):
             return SwapPhase.RELEASING
-        return phase_of(
-            swap.order,
-            released=swap.released,
-            inventory=parts.ledger.inventory,
-            snapshot=snapshot,
-            layout=parts.layout,
-        )
+        parts = self.parts
+        return phase_of(swap.order, inventory=parts.ledger.inventory, snapshot=snapshot, layout=parts.layout)
 
     def _rest_units(self) -> None:
         """A unit in Execute with nothing to do waits, Suspended, for the next vehicle."""

@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="bring a vehicle to each free dock, S simulated seconds after the last one left; default: bring none",
     )
+    run.add_argument(
+        "--on-site",
+        action="store_true",
+        help="the on-site key switch is turned: somebody stands there, as Clear and Reset after a safety trip want it",
+    )
     commands.add_parser("demo", help="a whole swap, live; see demo --help")
     commands.add_parser("scenarios", help="seeded scenarios; see scenarios --help")
     return parser
@@ -68,10 +73,10 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_BAD_CONFIGURATION
     factory = asyncio.SelectorEventLoop if options.speed == 1.0 else lambda: ScaledLoop(options.speed)
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_serve(station, world, options.vehicle_every))
+        return runner.run(_serve(station, world, options.vehicle_every, on_site=options.on_site))
 
 
-async def _serve(station: StationFile, world: World, vehicle_every_s: float | None) -> int:
+async def _serve(station: StationFile, world: World, vehicle_every_s: float | None, *, on_site: bool) -> int:
     """Serve until SIGINT or SIGTERM (0), or until the plant reports a broken law or cannot listen (1)."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
@@ -94,6 +99,8 @@ async def _serve(station: StationFile, world: World, vehicle_every_s: float | No
             loop.add_signal_handler(number, end, EXIT_OK)
             signals.callback(loop.remove_signal_handler, number)
         hardware = SimulatedHardware(station, world)
+        for zone in hardware.plant.safety.values():
+            zone.key_on_site = on_site
         try:
             async with hardware.on_sockets(), asyncio.TaskGroup() as group:
                 visitors = group.create_task(_bring_vehicles(hardware, vehicle_every_s))
@@ -120,7 +127,10 @@ async def _bring_vehicles(hardware: SimulatedHardware, every_s: float | None) ->
                 free_since.pop(dock, None)
             elif now - free_since.setdefault(dock, now) >= every_s:
                 number += 1
-                plant.bring_vehicle(dock, f"SIM-{number:05d}")
+                vehicle = plant.bring_vehicle(dock, f"SIM-{number:05d}")
+                way_s = plant.world.vehicles.approach_s
+                text = f"sim_hw: {vehicle.vehicle_id} comes to {dock}, heard now, in place in {way_s:.0f} s"
+                print(text, flush=True)  # noqa: T201  # a command's own output
         await asyncio.sleep(_LOOK_FOR_SPACE_S)
 
 

@@ -52,6 +52,14 @@ def in_place(now: Situation) -> str | None:
 
 
 @rule
+def mount_there(now: Situation) -> str | None:
+    """The vehicle says that it has this mount."""
+    vehicle = now.snapshot.vehicle(now.dock.device("vehicle"))
+    there = now.step.place in now.dock.mounts[: len(vehicle.mounts)]
+    return None if there else f"{vehicle.vehicle_id} has no mount where {now.step.place} is"
+
+
+@rule
 def in_place_stable(now: Situation) -> str | None:
     """The vehicle has been in place for 2 s without a break."""
     missing = in_place(now)

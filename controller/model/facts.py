@@ -203,9 +203,12 @@ def _vehicle(dock: DockLayout, snapshot: StationSnapshot) -> VehicleStatus | Non
 
 
 def _noted(dock: DockLayout, inventory: Inventory, vehicle: VehicleStatus | None) -> bool:
-    """Every pack that the vehicle carries is in the books; one whose serial it has yet to say, by its mount."""
+    """Every pack that the vehicle carries is in the books; one whose serial it has yet to say, by its mount.
+
+    Of a vehicle that is not heard any more, the books have said what it brought.
+    """
     if vehicle is None:
-        return False
+        return any(mount in dock.mounts for mount in inventory.arrived_on.values())
     known = set(inventory.contents.values())
     said = zip(dock.mounts, vehicle.mounts, strict=False)
     return all(

@@ -67,7 +67,10 @@ STEP_RULES: Mapping[StepKind, StepRules] = {
     StepKind.ALIGN_SHUTTLE: StepRules(_TRAVEL, _TRAVEL),
     StepKind.RETURN_SHUTTLE: StepRules(_TRAVEL, _TRAVEL),
     StepKind.RAISE_TABLE: StepRules(
-        (*_GUARDED, *_SECURED, "in_place_stable", "no_pack_current", "aligned", "not_two_packs", "table_as_known"),
+        (
+            *(*_GUARDED, *_SECURED, "in_place_stable", "no_pack_current"),
+            *("mount_there", "aligned", "not_two_packs", "table_as_known"),
+        ),
         (*_GUARDED, *_SECURED, "aligned"),
     ),
     StepKind.LOWER_TABLE: StepRules(_LOWERING, _LOWERING),

@@ -158,7 +158,7 @@ class View:
         order = self.orders.get(dock.dock_id)
         goals = goals_of(dock, order) if order is not None else ()
         present = known.vehicle is VehicleAt.IN_PLACE
-        here = present and known.noted
+        here = known.noted and known.vehicle in {VehicleAt.IN_PLACE, VehicleAt.UNKNOWN}
         mounts, locks, checked = self._mounts(dock, known) if here else _expected(goals)
         moving = any(is_mount_transfer(move, dock) for move in self.running)
         moving = moving or (known.lift is not At.HOME and self._shuttle_runs(dock.dock_id))

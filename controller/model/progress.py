@@ -11,19 +11,13 @@ from controller.model.transfers import near
 from hal.errors import StaleReading
 
 
-def phase_of(
-    order: SwapOrder, *, released: bool, inventory: Inventory, snapshot: StationSnapshot, layout: Layout
-) -> SwapPhase:
-    """Return the phase of the least advanced mount; ADMITTED until a vehicle stands in the dock."""
-    if released:
-        return SwapPhase.HANDING_OFF
+def phase_of(order: SwapOrder, *, inventory: Inventory, snapshot: StationSnapshot, layout: Layout) -> SwapPhase:
+    """Return the phase of the least advanced mount of a vehicle that stands in the dock, its packs in the books."""
     dock = layout.docks[order.dock]
     try:
-        if not snapshot.input(dock.device("in_place")):
-            return SwapPhase.ADMITTED
         return least_advanced(_mount_phase(m, goal, dock, inventory, snapshot) for m, goal in order.goals)
     except StaleReading:
-        return SwapPhase.ADMITTED if not order.goals else SwapPhase.DOCKING
+        return SwapPhase.DOCKING
 
 
 def _mount_phase(
@@ -36,7 +30,7 @@ def _mount_phase(
     if old or (goal is Goal.ADD and pack is None):
         return SwapPhase.UNLOCKING if old and _held(dock, snapshot) else SwapPhase.DOCKING
     if not isinstance(pack, str):
-        return SwapPhase.LOCKING if _lifted_under(mount, dock, snapshot) else SwapPhase.EXCHANGING
+        return SwapPhase.LOCKING if _lifted_under(mount, dock, inventory, snapshot) else SwapPhase.EXCHANGING
     index = dock.mounts.index(mount)
     seen = snapshot.vehicle(dock.device("vehicle")).mounts
     return SwapPhase.RELEASING if index < len(seen) and seen[index].pack_ok else SwapPhase.LOCKING
@@ -47,13 +41,9 @@ def _held(dock: DockLayout, snapshot: StationSnapshot) -> bool:
     return clamped and snapshot.vehicle(dock.device("vehicle")).high_voltage_off
 
 
-def _lifted_under(mount: str, dock: DockLayout, snapshot: StationSnapshot) -> bool:
+def _lifted_under(mount: str, dock: DockLayout, inventory: Inventory, snapshot: StationSnapshot) -> bool:
+    """Whether the lift holds a pack for the mount under it: one that did not just come out of a vehicle."""
     lifted = near(snapshot.axis(dock.device("shuttle_lift")).position_mm, dock.shuttle_lift_up_mm)
     travel_mm = snapshot.axis(dock.device("shuttle_travel")).position_mm
-    tables = [table for table in dock.tables if inventory_loaded(table, snapshot)]
-    return lifted and any(near(travel_mm, dock.align_mm[mount, table]) for table in tables)
-
-
-def inventory_loaded(table: str, snapshot: StationSnapshot) -> bool:
-    """Whether the table's own sensor sees a pack."""
-    return snapshot.input(table)
+    fresh = [table for table, pack in inventory.contents.items() if pack not in inventory.arrived_on]
+    return lifted and any(near(travel_mm, dock.align_mm[mount, table]) for table in dock.tables if table in fresh)

@@ -100,6 +100,10 @@ class MqttUplink:
             "counters": dict(self.counters),
         }
 
+    def down(self) -> str | None:
+        """Return why there is no connection now; None: there is one."""
+        return None if self.state == "online" else self.last_error or self.state
+
     async def run(self) -> None:
         """Connect, drain, reconnect, until cancelled. Whatever fails is counted, told once, and tried again."""
         loop = asyncio.get_running_loop()

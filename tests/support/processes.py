@@ -194,8 +194,18 @@ class TwoProcesses:
         return {row["pack"]: row["place"] for row in (await self.do("slots"))["places"] if row["pack"]}
 
     async def axes(self) -> dict[str, Mapping[str, Any]]:
-        """Return axis → its reading's fields."""
-        return {row["device"]: row["value"] for row in (await self.do("devices"))["devices"] if row["kind"] == "axis"}
+        """Return axis → its reading's fields, once every axis is heard."""
+        rows = _axes(
+            await self.until("devices", lambda answer: all(row["quality"] == "good" for row in _axes(answer)))
+        )
+        return {row["device"]: row["value"] for row in rows}
+
+    async def cleared_and_reset(self) -> None:
+        """Bring the station to Idle from where it is, once its drives are heard; those without power mean Aborted."""
+        if any(axis["state"] == "power_off" for axis in (await self.axes()).values()):
+            await self.until("status", lambda answer: {unit["state"] for unit in answer["units"]} == {"ABORTED"})
+            await self.do("clear")
+        await self.do("reset")
 
     async def vehicle_heard(self) -> None:
         """Wait until the vehicle of dock1 is heard."""
@@ -265,6 +275,10 @@ class Watch:
             async for line in self._process.stdout:
                 self.seen.append(json.loads(line))
             return await self._process.wait()
+
+
+def _axes(answer: Any) -> list[Mapping[str, Any]]:
+    return [row for row in answer["devices"] if row["kind"] == "axis"]
 
 
 def _quality(answer: Any, device: str) -> str:

@@ -1,8 +1,8 @@
 """What a whole swap on the demo station leaves behind, as a hash: the same seed must give the same, bit for bit.
 
-``python -m tests.support.trace_hash [--seed N]`` prints one JSON document. ``--update`` writes the golden file: do that,
-in a change of its own, when the station is meant to behave otherwise, and never to make a failing comparison of two
-runs pass. ``--text`` prints what is hashed, one line per happening, for a diff of two versions.
+``python -m tests.support.trace_hash [--seed N]`` prints one JSON document. ``--update`` writes the golden file: do
+that when the station is meant to behave otherwise, never to make two runs agree that should have agreed by
+themselves. ``--text`` prints what is hashed, one line per happening, for a diff of two versions.
 """
 
 from __future__ import annotations

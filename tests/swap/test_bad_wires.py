@@ -53,26 +53,63 @@ DOCKING = (
 
 
 def unknown_frame(number: int) -> CanFrame:
-    """Return a frame that no device of the station sends, with the highest priority every other time."""
-    return CanFrame(
-        0x100 + number % 64 if number % 2 else 0x1ABC_0000 + number % 256, bytes(8), extended=not number % 2
-    )
+    """Return a frame that no device of the station sends: every other one of the highest priority."""
+    if number % 2:
+        return CanFrame(number % 64, bytes(8), extended=False)
+    return CanFrame(0x1ABC_0000 + number % 256, bytes(8))
 
 
 def short_frame(_number: int) -> CanFrame:
-    """Return a state message of the pack at address 4 that is three bytes long."""
+    """Return a state message, three bytes long, of the pack in slot04."""
     return CanFrame(0x1900_1004, b"\x01\x02\x03")
 
 
+MUTE = injected("device_silent", "slot04.pack")  # the slot that the old pack goes to
 HANDING_OFF = (
     Trouble(K.ENGAGE_CONNECTOR, 3.0, wire("slots", CONNECTORS, W.DEAF), (F.CONNECTOR_SILENT,)),
+    Trouble(K.ENGAGE_CONNECTOR, 3.0, wire("slots", EVERY_UNIT, W.CLOSE), (F.CONNECTOR_SILENT, F.MODBUS_LINK_DOWN)),
     Trouble(K.IDENTIFY_PACK, 0.0, frames("can_packs", unknown_frame, 0.001), endures_s=3.0),
+    Trouble(K.START_CHARGER, 2.0, wire("chargers", 4, W.DEAF), (F.CHARGER_SILENT,)),
+    Trouble(K.START_CHARGER, 2.0, wire("chargers", 4, W.OTHER), (F.CHARGER_SILENT,)),
+    Trouble(K.START_CHARGER, 2.0, MUTE, (F.BMS_SILENT,)),
+    Trouble(K.IDENTIFY_PACK, 0.0, both(MUTE, frames("can_packs", short_frame, 0.1)), (F.BMS_SILENT,)),
+    Trouble(K.IDENTIFY_PACK, 0.0, bus_down("can_packs"), (F.CAN_LINK_DOWN, F.BMS_SILENT)),
+    Trouble(K.IDENTIFY_PACK, 0.0, can_fault("can_packs", CanFault.CORRUPT), (F.BMS_SILENT,)),
+)
+
+ON_PLC = {DOCK_AXES: F.AXIS_SILENT, STACKER: F.AXIS_SILENT, LOCKS: F.LOCKS_SILENT, DOCK_IO: F.IO_SILENT}
+OUT = {DOCK_AXES: DOCK_OUT, STACKER: STORE_OUT, LOCKS: DOCK_OUT, DOCK_IO: DOCK_OUT}
+
+
+def refusing(code: int) -> Trouble:
+    """Return one of the PLC's units, each in turn, that refuses everything with an exception code."""
+    unit = (DOCK_AXES, STACKER, LOCKS, DOCK_IO)[code % 4]
+    return Trouble(K.MOVE_STACKER, 0.0, wire("plc", unit, W.EXCEPTION, code=code), (ON_PLC[unit],), OUT[unit])
+
+
+IDLE = (
+    *(refusing(code) for code in range(1, 12)),
+    Trouble(K.MOVE_STACKER, 0.0, wire("safety", SAFETY, W.EXCEPTION, code=2), (F.SAFETY_STATUS_SILENT,), ALL_OUT),
+    Trouble(K.MOVE_STACKER, 0.0, wire("safety", SAFETY, W.GARBLE), (F.SAFETY_STATUS_SILENT,), ALL_OUT),
+    Trouble(K.MOVE_STACKER, 0.0, wire("slots", DETECTORS, W.DEAF), (F.DETECTORS_SILENT,)),
+    Trouble(K.MOVE_STACKER, 0.0, wire("slots", CONNECTORS, W.GARBLE), (F.CONNECTOR_SILENT,)),
+    Trouble(K.MOVE_STACKER, 0.0, wire("chargers", EVERY_UNIT, W.CLOSE), (F.CHARGER_SILENT, F.MODBUS_LINK_DOWN)),
+    Trouble(K.MOVE_STACKER, 0.0, wire("plc", EVERY_UNIT, W.DELAY, delay_s=0.2), endures_s=4.0),
 )
 
 
 @virtual
-@pytest.mark.parametrize("troubles", [FETCHING, DOCKING], ids=["fetching", "docking"])
+@pytest.mark.parametrize("troubles", [FETCHING, DOCKING, HANDING_OFF], ids=["fetching", "docking", "handing off"])
 async def test_a_swap_survives_its_wires(tmp_path: Path, troubles: Sequence[Trouble]) -> None:
     """Each trouble ends in its named faults and unit states, and the swap is finished after the last."""
     async with station_rig("demo", tmp_path) as rig:
         await Story(rig).tell(troubles)
+
+
+@virtual
+async def test_bad_wires_at_idle_leave_a_station_that_swaps(tmp_path: Path) -> None:
+    """Each trouble ends in its named faults and unit states while nothing goes on; a swap afterwards is DONE."""
+    async with station_rig("demo", tmp_path) as rig:
+        story = Story(rig)
+        await story.idle(IDLE)
+        await story.tell(())

@@ -47,6 +47,7 @@ SPOILT: dict[str, list[Spoil]] = {
         lambda s: s.change(f"{DOCK}.safety", curtain_clear=False, curtain_muted=True),
     ],
     "in_place": [lambda s: s.input(f"{DOCK}.in_place", False)],
+    "mount_there": [lambda s: s.change(VEHICLE, mounts=())],
     "in_place_stable": [lambda s: s.input(f"{DOCK}.in_place", False), lambda s: setattr(s, "in_place_for_s", 1.99)],
     "clamped": [lambda s: s.at(CLAMP, 177.9), lambda s: s.at(CLAMP, 182.1), lambda s: s.change(CLAMP, homed=False)],
     "unclamped": [lambda s: s.at(CLAMP, 2.1), lambda s: s.at(CLAMP, 180.0)],
