@@ -37,4 +37,4 @@ lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra multicast --universal --generate-hashes --python-version 3.11 --no-header -q -o deploy/requirements.lock
 
 clean:
-	rm -rf $(VENV) .tools build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .tools build *.egg-info .hypothesis .import_linter_cache .mypy_cache .ruff_cache .pytest_cache

@@ -275,7 +275,8 @@ class Unit:
 
     def _compare(self) -> tuple[list[InventoryRecord], list[str]]:
         parts = self._parts
-        places = [p for p in (*parts.layout.places, FORK) if unit_of(p, parts.layout) == self.unit_id]
+        own = (p for p in (*parts.layout.places, FORK) if unit_of(p, parts.layout) == self.unit_id)
+        places = [place for place in own if self._in_the_books(place)]
         snapshot = parts.observer.snapshot()
         findings = compare(parts.ledger.inventory, {place: _witness(place, snapshot) for place in places})
         adopted: list[InventoryRecord] = []
@@ -287,6 +288,14 @@ class Unit:
             elif finding.verdict is not Verdict.AGREE:
                 questions.append(finding.sentence)
         return adopted, questions
+
+    def _in_the_books(self, place: str) -> bool:
+        """Whether the books can know a place. What a vehicle brings is entered once it has a swap, not before."""
+        ledger, dock = self._parts.ledger, self._parts.layout.dock_of(place)
+        if dock is None or place not in dock.mounts or ledger.inventory.at(place) is not None:
+            return True
+        swaps = ledger.swaps.values()
+        return any(swap.arrived and not swap.released and swap.order.dock == dock.dock_id for swap in swaps)
 
     def _adopt(self, finding: Finding, snapshot: StationSnapshot) -> InventoryRecord | None:
         """A pack that names itself, in a place that the books have as empty or unknown, is believed on a reset.

@@ -1,4 +1,4 @@
-"""``python -m sim_hw``: ``run`` the simulated hardware of a station, or start ``demo`` or ``scenarios``."""
+"""``python -m sim_hw``: ``run`` the simulated hardware of a station, or start the ``demo``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LOOK_FOR_SPACE_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit code. ``demo`` and ``scenarios`` parse their own arguments."""
+    """Run a subcommand and return the exit code. ``demo`` parses its own arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in {"demo", "scenarios"}:
-        # Imported only here: they alone of this package know the controller.
-        module = importlib.import_module(f"sim_hw.{arguments[0]}")
+    if arguments and arguments[0] == "demo":
+        # Imported only here: it alone of this package knows the controller.
+        module = importlib.import_module("sim_hw.demo")
         code: int = module.main(arguments[1:])
         return code
     return _run(_parser().parse_args(arguments))
@@ -50,10 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--on-site",
         action="store_true",
-        help="the on-site key switch is turned: somebody stands there, as Clear and Reset after a safety trip want it",
+        help="turn the on-site key switch: after a safety trip Clear and Reset want somebody to stand there",
     )
     commands.add_parser("demo", help="a whole swap, live; see demo --help")
-    commands.add_parser("scenarios", help="seeded scenarios; see scenarios --help")
     return parser
 
 

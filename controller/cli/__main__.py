@@ -41,7 +41,7 @@ NEXT = {
 
 DEFAULT_SOCKET = "/run/swap-station/station.sock"
 READ_LIMIT_S = 5.0
-COMMAND_LIMIT_S = 90.0  # homing after a reset takes its time
+COMMAND_LIMIT_S = 90.0  # above the longest of the service itself: a stop waits for the step that runs
 
 EPILOG = """exit codes: 0 ok, 1 failed, 2 usage, 3 not reachable, 4 refused by interlock or
 state, 5 refused by permission, 6 timed out, 7 outcome unknown, 78 bad
@@ -84,7 +84,7 @@ HELP = {
     "stop": "end motion in order (PackML Stop)",
     "abort": "end motion at once (PackML Abort)",
     "clear": "after an abort: Aborted to Stopped; moves and energises nothing",
-    "reset": "warn, energise, home, be ready: THIS MOVES THE MACHINE",
+    "reset": "warn, look at every place, energise the drives, be ready",
 }
 
 

@@ -158,9 +158,10 @@ class View:
         order = self.orders.get(dock.dock_id)
         goals = goals_of(dock, order) if order is not None else ()
         present = known.vehicle is VehicleAt.IN_PLACE
-        here = known.noted and known.vehicle in {VehicleAt.IN_PLACE, VehicleAt.UNKNOWN}
-        mounts, locks, checked = self._mounts(dock, known) if here else _expected(goals)
         moving = any(is_mount_transfer(move, dock) for move in self.running)
+        # A pack that is on its way into or out of a mount is one that the vehicle may tell of before the books do.
+        here = (known.noted or moving) and known.vehicle in {VehicleAt.IN_PLACE, VehicleAt.UNKNOWN}
+        mounts, locks, checked = self._mounts(dock, known) if here else _expected(goals)
         moving = moving or (known.lift is not At.HOME and self._shuttle_runs(dock.dock_id))
         under, up = self._shuttle(dock, known)
         tables = tuple(self.kind(self.at(t), dock.dock_id) if self.at(t) else None for t in dock.tables)

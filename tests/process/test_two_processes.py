@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import TwoProcesses, ran
+from tests.support.processes import TwoProcesses, Watch, ran
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -101,28 +101,67 @@ async def test_refusals_have_reasons_and_exit_codes(pair: TwoProcesses) -> None:
         assert await controller.end(signal.SIGINT) == 0
 
 
-async def test_stop_and_abort_in_mid_swap_and_the_swap_is_still_finished(pair: TwoProcesses) -> None:
-    """A stop ends the running step, an abort does not wait for it; after clear and reset the same swap ends done."""
-    async with pair.simulator("--vehicle-every", "1"), pair.controller():
-        await pair.do("reset")
-        await pair.vehicle_heard()
-        async with pair.watch() as watch:
-            swap_id = (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"]
-            await watch.until(kind="raise_table", state="started")
-            stopped = await pair.do("stop")
-            assert {unit["state"] for unit in stopped["units"]} == {"STOPPED"}
-            await watch.until(kind="raise_table", state="done")
+async def test_stop_kill_and_abort_in_mid_swap_and_the_swap_is_still_finished(pair: TwoProcesses) -> None:
+    """A stop ends the running step, kill -9 and a restart lose no pack and move nothing, an abort waits for no step.
+
+    After each, reset and swap start take up the same swap, and it ends done.
+    """
+    async with pair.simulator("--vehicle-every", "1"):
+        async with pair.controller() as controller:
             await pair.do("reset")
-            assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
-            await watch.until(kind="lock_pack", state="started")
-            await pair.do("abort")
-            await watch.until(kind="lock_pack", state="failed")
-            assert (await pair.swapctl("reset")).code == 4
-            await still(pair)
-            await pair.do("clear")
-            await pair.do("reset")
-            assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
-            assert await watch.end() == 0
+            await pair.vehicle_heard()
+            async with pair.watch() as watch:
+                swap_id = (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"]
+                old = (await watch.until(type="pack", origin="", destination="dock1.mount_a"))["pack"]
+                await stop_in_raise_table(pair, watch)
+                assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
+                await watch.until(kind="unlock_pack", state="started")
+                await controller.kill()
+                assert await watch.end() == 3
+        async with pair.controller() as controller:
+            await restarted_at_rest(pair, swap_id, STOCK | {old})
+            async with pair.watch() as watch:
+                assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
+                await abort_in_lock_pack(pair, watch)
+                assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
+                assert await watch.end() == 0
+            await charges(pair, old)
+            assert await controller.end() == 0
+
+
+async def stop_in_raise_table(pair: TwoProcesses, watch: Watch) -> None:
+    """Stop while the table rises: the step is done, nothing follows; then reset."""
+    await watch.until(kind="raise_table", state="started")
+    stopped = await pair.do("stop")
+    assert {unit["state"] for unit in stopped["units"]} == {"STOPPED"}
+    await watch.until(kind="raise_table", state="done")
+    await still(pair)
+    await pair.do("reset")
+
+
+async def abort_in_lock_pack(pair: TwoProcesses, watch: Watch) -> None:
+    """Abort while the bolts turn: the step fails, and only a clear makes a reset possible; then both."""
+    await watch.until(kind="lock_pack", state="started")
+    await pair.do("abort")
+    await watch.until(kind="lock_pack", state="failed")
+    assert (await pair.swapctl("reset")).code == 4
+    at = await still(pair)
+    await pair.do("clear")
+    await pair.do("reset")
+    assert await positions(pair) == pytest.approx(at, abs=STANDSTILL_MM)
+
+
+async def restarted_at_rest(pair: TwoProcesses, swap_id: str, packs: set[str]) -> None:
+    """Check that a restarted controller waits for a person, knows its swap and its packs; then clear and reset."""
+    assert set((await pair.states()).values()) <= {"STOPPED", "ABORTED"}
+    at = await still(pair)
+    assert [swap["swap_id"] for swap in (await pair.do("status"))["swaps"]] == [swap_id]
+    known = set(await pair.packs())
+    assert known == packs or "UNKNOWN" in known
+    assert (await pair.swapctl("swap", "start", "--dock", "dock1")).code == 4
+    await pair.cleared_and_reset()
+    assert await positions(pair) == pytest.approx(at, abs=STANDSTILL_MM)
+    assert set(await pair.packs()) == packs
 
 
 async def still(pair: TwoProcesses) -> Mapping[str, float]:
@@ -137,37 +176,6 @@ async def still(pair: TwoProcesses) -> Mapping[str, float]:
 async def positions(pair: TwoProcesses) -> dict[str, float]:
     """Where every axis is."""
     return {name: axis["position_mm"] for name, axis in (await pair.axes()).items()}
-
-
-@pytest.mark.parametrize("kind", ["unlock_pack", "lift_pack"])
-async def test_a_controller_killed_in_mid_swap_goes_on_after_a_restart(pair: TwoProcesses, kind: str) -> None:
-    """After kill -9 and a restart packs are accounted for and nothing moves; reset and swap start finish the swap."""
-    async with pair.simulator("--vehicle-every", "1"):
-        async with pair.controller() as controller:
-            await pair.do("reset")
-            await pair.vehicle_heard()
-            async with pair.watch() as watch:
-                swap_id = (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"]
-                old = (await watch.until(type="pack", origin="", destination="dock1.mount_a"))["pack"]
-                await watch.until(kind=kind, state="started")
-                await controller.kill()
-                assert await watch.end() == 3
-        async with pair.controller() as controller:
-            assert set((await pair.states()).values()) <= {"STOPPED", "ABORTED"}
-            at = await still(pair)
-            assert [swap["swap_id"] for swap in (await pair.do("status"))["swaps"]] == [swap_id]
-            packs = await pair.packs()
-            missing = (STOCK | {old}) - set(packs)
-            assert not missing or "UNKNOWN" in packs, packs
-            assert (await pair.swapctl("swap", "start", "--dock", "dock1")).code == 4
-            await pair.cleared_and_reset()
-            assert await positions(pair) == pytest.approx(at, abs=STANDSTILL_MM)
-            assert set(await pair.packs()) == STOCK | {old}
-            async with pair.watch() as watch:
-                assert (await pair.do("swap", "start", "--dock", "dock1"))["swap_id"] == swap_id
-                assert await watch.end() == 0
-            await charges(pair, old)
-            assert await controller.end() == 0
 
 
 async def test_the_hardware_goes_away_and_comes_back(pair: TwoProcesses) -> None:

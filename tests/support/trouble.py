@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controller.events import Event, FaultEvent, StepEvent, SwapEvent, UnitEvent
+from controller.carriers import AxisCarrier
+from controller.events import Event, FaultEvent, SwapEvent, UnitEvent
 from controller.local.protocol import ServiceRefused
 from controller.model.faults import FaultCode
 from controller.model.intent import StepKind
@@ -175,7 +176,7 @@ class Story:
         self.swap_id = ""
         self.mark = 0
 
-    async def tell(self, troubles: Sequence[Trouble], approach_s: float = 45.0) -> None:
+    async def tell(self, troubles: Sequence[Trouble], approach_s: float = 75.0) -> None:
         """Bring a vehicle, let each trouble happen at its step, and see the swap end DONE, nothing forgotten."""
         rig = self.rig
         await rig.bring_vehicle(approach_s=approach_s)
@@ -183,15 +184,18 @@ class Story:
         self.swap_id = str(answer["swap_id"])
         for number, trouble in enumerate(troubles):
             name = f"trouble {number} in {trouble.during}"
-            await self._until(lambda e, kind=trouble.during: _starts(e, kind), f"{name}: no such step", 600.0)  # type: ignore[misc]
+            await self._wait_as_technician(
+                lambda kind=trouble.during: self._runs(kind), f"{name}: no such step", 300.0
+            )  # type: ignore[misc]
             await asyncio.sleep(trouble.after_s)
             await self.suffer(trouble, name)
             self.mark = len(rig.events)
             await self.take_up()
-        await self._until(lambda e: isinstance(e, SwapEvent) and bool(e.result), "the swap does not end", 600.0)
+        ledger = rig.app.station.parts.ledger
+        await self._wait_as_technician(lambda: not ledger.swaps, "the swap does not end", 600.0)
+        await self._wait_as_technician(lambda: not ledger.inventory.to_hand_off, "not all on charge", 120.0)
         ends = [e for e in rig.events if isinstance(e, SwapEvent) and e.swap_id == self.swap_id and e.result]
         assert [end.result for end in ends] == ["done"], ends
-        await self.everything_on_charge()
         check_books(rig)
 
     async def suffer(self, trouble: Trouble, name: str) -> None:
@@ -215,13 +219,8 @@ class Story:
         check_books(rig, f"{name} recovered: {self._told()}")
 
     async def recover(self, name: str) -> None:
-        """Do what a technician does: re-arm and turn the key, then clear and reset until every unit is ready.
-
-        A slot's fault that stays when its cause is gone is cleared with the store.
-        """
+        """Do what a technician does: re-arm and turn the key, then clear and reset until every unit is ready."""
         plant, units = self.rig.plant, self.rig.app.station.units
-        if not any(unit.state in AT_REST for unit in units.values()) and await self._slot_faults():
-            await self.rig.app.service.abort("store")
         for zone, safety in plant.safety.items():
             assert plant.rearm(zone), f"{name}: {zone} cannot be re-armed"
             safety.key_on_site = True
@@ -241,12 +240,22 @@ class Story:
         for safety in plant.safety.values():
             safety.key_on_site = False
 
-    async def _slot_faults(self) -> bool:
-        """Whether slots are still out of use after the time that a fault takes to clear by itself."""
-        deadline = asyncio.get_running_loop().time() + CLEARS_ITSELF_S
-        while self.rig.app.station.watch.isolated() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(1.0)
-        return bool(self.rig.app.station.watch.isolated())
+    async def _wait_as_technician(self, over: Callable[[], bool], why: str, limit_s: float) -> None:
+        """Wait for a state; bring back what comes to rest meanwhile, and slots that stay out of use."""
+        station, now = self.rig.app.station, asyncio.get_running_loop().time
+        deadline = now() + limit_s
+        isolated_since = now()
+        while not over():
+            assert now() < deadline, f"{why}; {self._told()}"
+            if not station.watch.isolated():
+                isolated_since = now()
+            elif now() - isolated_since > CLEARS_ITSELF_S:
+                await self.rig.app.service.abort("store")
+            if any(unit.state in AT_REST for unit in station.units.values()):
+                await self.recover(why)
+                await self.take_up()
+                isolated_since = now()
+            await asyncio.sleep(LOOK_S)
 
     async def idle(self, troubles: Sequence[Trouble]) -> None:
         """Let troubles happen one after the other with no swap under way."""
@@ -262,12 +271,10 @@ class Story:
         elif units["store"].state is State.IDLE:
             await service.start("store")
 
-    async def everything_on_charge(self) -> None:
-        """Wait until no pack that was put into a slot still waits for its charger."""
-        ledger = self.rig.app.station.parts.ledger
-        async with asyncio.timeout(120.0):
-            while ledger.inventory.to_hand_off:  # noqa: ASYNC110 - a state of the books, which is no event
-                await asyncio.sleep(1.0)
+    def _runs(self, kind: StepKind) -> bool:
+        carrier = self.rig.app.station._carrier
+        assert isinstance(carrier, AxisCarrier)
+        return any(step.kind is kind for step in carrier._runner.running.values())
 
     async def _until_state(self, unit: str, state: State, name: str) -> None:
         if self.rig.app.station.units[unit].state is not state:
@@ -290,13 +297,10 @@ class Story:
 
 RECOVERY_LIMIT_S = 60.0
 CLEARS_ITSELF_S = 10.0
+LOOK_S = 0.02
 _UNSETTLED = frozenset(
     {State.ABORTING, State.CLEARING, State.STOPPING, State.HOLDING, State.RESETTING, State.UNSUSPENDING}
 )
-
-
-def _starts(event: Event, kind: StepKind) -> bool:
-    return isinstance(event, StepEvent) and event.kind == kind and event.state == "started"
 
 
 def _raised(event: Event, code: FaultCode) -> bool:

@@ -21,6 +21,7 @@ STORE_OUT = {"store": State.ABORTED}
 STORE_HELD = {"store": State.HELD}
 ALL_OUT = {"dock1": State.ABORTED, "store": State.ABORTED}
 BOLTS = "dock1.mount_a.locks"
+LIFT_STALL = injected("axis_stall", "dock1.shuttle_lift", at_mm=200.0)
 
 SAFETY = (
     Trouble(K.MOVE_STACKER, 1.0, injected("guard", "store"), (F.GUARD_OPEN,), STORE_OUT),
@@ -38,13 +39,11 @@ SAFETY = (
 DRIVES = (
     Trouble(K.MOVE_STACKER, 1.0, injected("axis_following_error", "stacker.x"), (F.AXIS_FAULT,), STORE_OUT),
     Trouble(K.EXTEND_FORK, 0.5, injected("axis_drive", "stacker.fork"), (F.AXIS_FAULT,), STORE_OUT),
-    Trouble(K.MOVE_STACKER, 1.0, heartbeat_unseen("stacker.x"), (F.DRIVES_OFF,), STORE_OUT),
+    Trouble(K.MOVE_STACKER, 1.0, heartbeat_unseen("stacker.x"), (F.AXIS_FAULT,), STORE_OUT),
     Trouble(K.CLAMP_VEHICLE, 3.5, injected("axis_drive", "dock1.clamp"), (F.AXIS_FAULT,), DOCK_OUT),
-    Trouble(
-        K.RAISE_TABLE, 0.02, injected("axis_stall", "dock1.shuttle_lift", at_mm=200.0), (F.AXIS_FAULT,), DOCK_OUT
-    ),
+    Trouble(K.RAISE_TABLE, 0.02, LIFT_STALL, (F.AXIS_FAULT,), DOCK_OUT),
     Trouble(K.UNLOCK_PACK, 0.02, injected("bolt_stuck", BOLTS, bolt=3), (F.BOLT_NOT_PROVEN,), DOCK_HELD),
-    Trouble(K.LOWER_TABLE, 3.0, heartbeat_unseen("dock1.shuttle_lift"), (F.DRIVES_OFF,), DOCK_OUT),
+    Trouble(K.UNLOCK_PACK, 4.0, heartbeat_unseen("dock1.clamp"), (F.DRIVES_OFF,), DOCK_OUT),
     Trouble(K.LOCK_PACK, 5.0, injected("lock_drive", BOLTS), (F.LOCKS_FAULT,), DOCK_OUT),
     Trouble(K.LOCK_PACK, 0.02, injected("bolt_cross_threaded", BOLTS, bolt=7), (F.BOLT_NOT_PROVEN,), DOCK_HELD),
     Trouble(K.LOWER_VEHICLE, 1.0, injected("axis_encoder", "dock1.vehicle_lift"), (F.AXIS_FAULT,), DOCK_OUT),

@@ -94,7 +94,7 @@ IDLE = (
     Trouble(K.MOVE_STACKER, 0.0, wire("slots", DETECTORS, W.DEAF), (F.DETECTORS_SILENT,)),
     Trouble(K.MOVE_STACKER, 0.0, wire("slots", CONNECTORS, W.GARBLE), (F.CONNECTOR_SILENT,)),
     Trouble(K.MOVE_STACKER, 0.0, wire("chargers", EVERY_UNIT, W.CLOSE), (F.CHARGER_SILENT, F.MODBUS_LINK_DOWN)),
-    Trouble(K.MOVE_STACKER, 0.0, wire("plc", EVERY_UNIT, W.DELAY, delay_s=0.2), endures_s=4.0),
+    Trouble(K.MOVE_STACKER, 0.0, wire("plc", EVERY_UNIT, W.DELAY, delay_s=0.2), (F.DRIVES_OFF,), ALL_OUT),
 )
 
 
