@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from collections.abc import Callable
 from typing import Any
 
 from controller.carriers import MoveEnded

@@ -10,6 +10,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from controller.confirmations import (
+    Confirm,
+    all_of,
+    axis_at,
+    bolts,
+    charger_off,
+    charging,
+    fork_at,
+    fork_loaded,
+    heads,
+    input_is,
+    pack_checked,
+    pack_identified,
+    plug,
+    stacker_there,
+    vehicle_awake,
+    vehicle_secured,
+)
 from controller.model.intent import Step, StepKind
 from controller.model.inventory import HandedOff, Inventory, InventoryRecord, PackLeft, PackMoved, PlaceUnknown
 from controller.model.layout import (
@@ -22,13 +40,8 @@ from controller.model.layout import (
     pack_monitor_of,
 )
 from controller.model.snapshot import IO_AGE_S_MAX, MOTION_AGE_S_MAX, StationSnapshot
-from controller.model.transfers import SAFE_CURRENT_A, charger_is_off, is_awake, near
 from hal.api import HalSet
-from hal.types import BoltResult, BoltState, ChargerState, LockBankStatus, VehicleRequest
-
-SETPOINT_TOLERANCE_V = 0.2  # two steps of the generic charger's registers
-SETPOINT_TOLERANCE_A = 0.2
-FLOWING_A_MIN = 0.5  # above the noise of a pack's current sensor
+from hal.types import BoltResult, BoltState, LockBankStatus, VehicleRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,6 @@ class Hands:
 
 
 Act = Callable[[Hands, Step, StationSnapshot], Awaitable[None]]
-Confirm = Callable[[Layout, Step, StationSnapshot], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ async def _lock(hands: Hands, step: Step, _snapshot: StationSnapshot) -> None:
 async def _move_stacker(hands: Hands, step: Step, snapshot: StationSnapshot) -> None:
     """Both axes at once; the first error stops the other axis and is the one reported."""
     at = hands.layout.stacker.places[step.place]
-    z_mm = at.z_mm + (hands.layout.stacker.carry_offset_mm if _fork_loaded(snapshot) else 0.0)
+    z_mm = at.z_mm + (hands.layout.stacker.carry_offset_mm if fork_loaded(snapshot) else 0.0)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(hands.hal.axes["stacker.x"].move_to(at.x_mm))
@@ -184,151 +196,6 @@ async def _start_charger(hands: Hands, step: Step, snapshot: StationSnapshot) ->
     await charger.enable(pack.charge_voltage_v_max, pack.charge_current_a_max)
 
 
-# --- confirmations: None, or what is missing ----------------------------------------------------------------------
-
-
-def _fork_loaded(snapshot: StationSnapshot) -> bool:
-    return snapshot.input(FORK)
-
-
-def _axis_at(axis: str, target: Callable[[DockLayout, Step], float]) -> Confirm:
-    def confirm(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        device = f"{step.dock}.{axis}"
-        target_mm, actual_mm = target(_dock(layout, step), step), snapshot.axis(device).position_mm
-        return (
-            None if near(actual_mm, target_mm) else f"{device} stands at {actual_mm:.1f} mm, not {target_mm:.1f} mm"
-        )
-
-    return confirm
-
-
-def _input_is(name: Callable[[Step], str], wanted: bool) -> Confirm:
-    def confirm(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        seen = snapshot.input(name(step))
-        return None if seen is wanted else f"input {name(step)} is {str(seen).lower()}"
-
-    return confirm
-
-
-def _heads(engaged: bool) -> Confirm:
-    def confirm(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        mounts = (step.place,) if engaged else _dock(layout, step).mounts
-        wrong = [m for m in mounts if snapshot.lock_bank(locks_of(m)).heads_engaged is not engaged]
-        return f"runners of {wrong[0]} are {'not ' if engaged else 'still '}on the bolt heads" if wrong else None
-
-    return confirm
-
-
-def _bolts(wanted: BoltState) -> Confirm:
-    def confirm(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        bolts = enumerate(snapshot.lock_bank(locks_of(step.place)).bolts, start=1)
-        wrong = [n for n, b in bolts if b.state is not wanted or b.result not in {BoltResult.OK, BoltResult.NONE}]
-        return f"bolts {wrong} of {step.place} are not {wanted.name.lower()}" if wrong else None
-
-    return confirm
-
-
-def _vehicle_secured(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    vehicle = snapshot.vehicle(f"{step.dock}.vehicle")
-    missing = [
-        text
-        for text, done in (
-            ("park", vehicle.park_applied),
-            ("brake", vehicle.brake_applied),
-            ("high voltage off", vehicle.high_voltage_off),
-            ("acknowledged", vehicle.acknowledged is VehicleRequest.SECURE),
-        )
-        if not done
-    ]
-    return f"vehicle: {', '.join(missing)} missing" if missing else None
-
-
-def _pack_checked(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    mounts = snapshot.vehicle(f"{step.dock}.vehicle").mounts
-    index = _dock(layout, step).mounts.index(step.place)
-    if index >= len(mounts):
-        return f"the vehicle knows no {step.place}"
-    mount = mounts[index]
-    if mount.pack_serial != step.pack:
-        return f"the vehicle sees {mount.pack_serial or 'no pack'} in {step.place}, not {step.pack}"
-    return None if mount.pack_ok else f"the vehicle has not accepted {step.pack}"
-
-
-def _vehicle_awake(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    awake = is_awake(snapshot.vehicle(f"{step.dock}.vehicle"))
-    return None if awake else "the vehicle is not ready to drive"
-
-
-def _stacker_there(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    at, offset_mm = layout.stacker.places[step.place], layout.stacker.carry_offset_mm
-    x_mm, z_mm = snapshot.axis("stacker.x").position_mm, snapshot.axis("stacker.z").position_mm
-    z_target_mm = at.z_mm + (offset_mm if _fork_loaded(snapshot) else 0.0)
-    there = near(x_mm, at.x_mm) and near(z_mm, z_target_mm)
-    return (
-        None if there else f"stacker stands at x {x_mm:.1f} z {z_mm:.1f} mm, not x {at.x_mm:.1f} z {z_target_mm:.1f}"
-    )
-
-
-def _fork_at(*, extended: bool) -> Confirm:
-    def confirm(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        stacker = layout.stacker
-        target_mm = stacker.places[step.place].fork_mm if extended else stacker.fork_retracted_mm
-        actual_mm = snapshot.axis(FORK).position_mm
-        return None if near(actual_mm, target_mm) else f"fork stands at {actual_mm:.1f} mm, not {target_mm:.1f} mm"
-
-    return confirm
-
-
-def _charger_off(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    if not charger_is_off(snapshot, step.place):
-        return f"charger of {step.place} still delivers"
-    pack = snapshot.packs.get(pack_monitor_of(step.place))
-    heard = pack is not None and pack.is_fresh(snapshot.taken_at, 1.0)
-    if heard and pack is not None and pack.value is not None and abs(pack.value.pack_current_a) > SAFE_CURRENT_A:
-        return f"the pack itself still measures {pack.value.pack_current_a:.1f} A"
-    return None
-
-
-def _plug(*, engaged: bool) -> Confirm:
-    def confirm(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        plug = snapshot.connector(connector_of(step.place))
-        proven = plug.engaged is engaged and plug.disengaged is not engaged
-        return None if proven else f"end switches of {step.place} say engaged {plug.engaged}, out {plug.disengaged}"
-
-    return confirm
-
-
-def _pack_identified(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    serial = snapshot.pack(pack_monitor_of(step.place)).serial
-    return None if serial == step.pack else f"the pack in {step.place} says it is {serial}, expected {step.pack}"
-
-
-def _charging(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-    """Read-back within the pack's own limits; and if current is asked for, the pack measures it."""
-    charger = snapshot.charger(charger_of(step.place))
-    pack = snapshot.pack(pack_monitor_of(step.place))
-    if charger.state is not ChargerState.CHARGING:
-        return f"charger of {step.place} is {charger.state.name.lower()}"
-    if charger.setpoint_voltage_v > pack.charge_voltage_v_max + SETPOINT_TOLERANCE_V:
-        return (
-            f"charger follows {charger.setpoint_voltage_v:.1f} V, the pack allows {pack.charge_voltage_v_max:.1f} V"
-        )
-    if charger.setpoint_current_a > pack.charge_current_a_max + SETPOINT_TOLERANCE_A:
-        return (
-            f"charger follows {charger.setpoint_current_a:.1f} A, the pack allows {pack.charge_current_a_max:.1f} A"
-        )
-    if charger.setpoint_current_a > FLOWING_A_MIN and pack.pack_current_a < FLOWING_A_MIN:
-        return f"no current into {step.pack}, {charger.setpoint_current_a:.1f} A asked for"
-    return None
-
-
-def _all_of(*confirms: Confirm) -> Confirm:
-    def confirm(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        return next((why for why in (c(layout, step, snapshot) for c in confirms) if why), None)
-
-    return confirm
-
-
 # --- the table ------------------------------------------------------------------------------------------
 
 STEPS: dict[StepKind, StepSpec] = {
@@ -338,8 +205,8 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("clamp", "io", "safety"),
         act=_move("clamp", lambda dock, _: dock.clamp_closed_mm),
         does="closes the clamp on the wheels",
-        confirm=_all_of(
-            _axis_at("clamp", lambda dock, _: dock.clamp_closed_mm), _input_is(lambda s: f"{s.dock}.in_place", True)
+        confirm=all_of(
+            axis_at("clamp", lambda dock, _: dock.clamp_closed_mm), input_is(lambda s: f"{s.dock}.in_place", True)
         ),
         confirmed_by="clamp encoder at closed, vehicle still in place",
         if_fails="the dock is held; the clamp may be anywhere, its position is known",
@@ -351,9 +218,9 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("vehicle_lift", "clamp", "io", "safety"),
         act=_move("vehicle_lift", lambda dock, _: dock.vehicle_lift_up_mm or 0.0),
         does="takes the vehicle's weight off its suspension",
-        confirm=_all_of(
-            _axis_at("vehicle_lift", lambda dock, _: dock.vehicle_lift_up_mm or 0.0),
-            _input_is(lambda s: f"{s.dock}.in_place", True),
+        confirm=all_of(
+            axis_at("vehicle_lift", lambda dock, _: dock.vehicle_lift_up_mm or 0.0),
+            input_is(lambda s: f"{s.dock}.in_place", True),
         ),
         confirmed_by="lift encoder at up, vehicle still in place",
         if_fails="the dock is held with the vehicle clamped",
@@ -365,7 +232,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("vehicle"),
         act=_ask(VehicleRequest.SECURE),
         does="asks the vehicle for park, brake and high voltage off, and goes on asking",
-        confirm=_vehicle_secured,
+        confirm=vehicle_secured,
         confirmed_by="the vehicle's own status of each, and its echo of the request",
         if_fails="the dock is held; nothing has moved",
         if_aborted="nothing moves; the request stands",
@@ -376,7 +243,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_shuttle_and_locks("shuttle_travel", "shuttle_lift", "io", "safety"),
         act=_move("shuttle_travel", lambda dock, s: dock.align_mm[s.place, s.table]),
         does="drives the shuttle, lift down, until the table stands under the mount",
-        confirm=_axis_at("shuttle_travel", lambda dock, s: dock.align_mm[s.place, s.table]),
+        confirm=axis_at("shuttle_travel", lambda dock, s: dock.align_mm[s.place, s.table]),
         confirmed_by="travel encoder at the taught position, read afresh",
         if_fails="the dock is held; the shuttle's position is known",
         if_aborted="the shuttle stops and brakes",
@@ -387,7 +254,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_shuttle_and_locks("shuttle_travel", "shuttle_lift", "io", "safety"),
         act=_move("shuttle_travel", lambda dock, _: dock.shuttle_exchange_mm),
         does="drives the shuttle, lift down, to where the stacker reaches its tables",
-        confirm=_axis_at("shuttle_travel", lambda dock, _: dock.shuttle_exchange_mm),
+        confirm=axis_at("shuttle_travel", lambda dock, _: dock.shuttle_exchange_mm),
         confirmed_by="travel encoder at the exchange, read afresh",
         if_fails="the dock is held; the shuttle's position is known",
         if_aborted="the shuttle stops and brakes",
@@ -398,7 +265,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_mount_witnesses,
         act=_move("shuttle_lift", lambda dock, _: dock.shuttle_lift_up_mm),
         does="raises the table until it bears the pack and the runners sit on the bolt heads",
-        confirm=_all_of(_axis_at("shuttle_lift", lambda dock, _: dock.shuttle_lift_up_mm), _heads(engaged=True)),
+        confirm=all_of(axis_at("shuttle_lift", lambda dock, _: dock.shuttle_lift_up_mm), heads(engaged=True)),
         confirmed_by="lift encoder at up, and the lock bank's own heads-engaged signal",
         if_fails="the dock is held with the lift where it stopped",
         if_aborted="the lift stops and its brake holds",
@@ -409,7 +276,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_shuttle_and_locks("shuttle_lift", "io", "safety"),
         act=_move("shuttle_lift", lambda dock, _: dock.shuttle_lift_down_mm),
         does="lowers the table, with the pack that is on it or without",
-        confirm=_all_of(_axis_at("shuttle_lift", lambda dock, _: dock.shuttle_lift_down_mm), _heads(engaged=False)),
+        confirm=all_of(axis_at("shuttle_lift", lambda dock, _: dock.shuttle_lift_down_mm), heads(engaged=False)),
         confirmed_by="lift encoder at down, and no runner on a bolt head",
         if_fails="the dock is held with the lift where it stopped",
         if_aborted="the lift stops and its brake holds",
@@ -420,7 +287,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_mount_witnesses,
         act=_unlock,
         does="opens every bolt of the mount; the lift bears the pack",
-        confirm=_bolts(BoltState.UNLOCKED),
+        confirm=bolts(BoltState.UNLOCKED),
         confirmed_by="each bolt's end sensor and the result of its turn; from here the pack is on the table",
         if_fails="the dock is held, lift up; the pack counts as in the mount until every bolt is open",
         if_aborted="the runners stop; bolts stay as they are, lift up; the next plan locks or unlocks all of them",
@@ -431,7 +298,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_mount_witnesses,
         act=_lock,
         does="closes every bolt of the mount to torque and angle",
-        confirm=_bolts(BoltState.LOCKED),
+        confirm=bolts(BoltState.LOCKED),
         confirmed_by="each bolt's end sensor and the result of its turn; from here the pack is in the mount",
         if_fails="the dock is held, lift up; the pack counts as on the table until every bolt is proven",
         if_aborted="the runners stop; bolts stay as they are, lift up; the next plan locks or unlocks all of them",
@@ -442,7 +309,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("vehicle"),
         act=_ask(VehicleRequest.CHECK),
         does="asks the vehicle to check the pack that was locked in",
-        confirm=_pack_checked,
+        confirm=pack_checked,
         confirmed_by="the vehicle names the pack's serial and accepts it",
         if_fails="the dock is held with the pack locked in",
         if_aborted="nothing moves; the vehicle stays secured",
@@ -453,7 +320,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("vehicle"),
         act=_ask(VehicleRequest.WAKE),
         does="asks the vehicle to switch high voltage on and check itself",
-        confirm=_vehicle_awake,
+        confirm=vehicle_awake,
         confirmed_by="the vehicle says that it is ready to drive",
         if_fails="the dock is held with the vehicle clamped",
         if_aborted="nothing moves; the vehicle finishes or stays as it is, clamped",
@@ -464,7 +331,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("vehicle_lift", "shuttle_lift", "io", "safety"),
         act=_move("vehicle_lift", lambda dock, _: dock.vehicle_lift_down_mm or 0.0),
         does="sets the vehicle back on its wheels",
-        confirm=_axis_at("vehicle_lift", lambda dock, _: dock.vehicle_lift_down_mm or 0.0),
+        confirm=axis_at("vehicle_lift", lambda dock, _: dock.vehicle_lift_down_mm or 0.0),
         confirmed_by="lift encoder at down, read afresh",
         if_fails="the dock is held with the vehicle clamped",
         if_aborted="the lift stops and its brake holds",
@@ -475,7 +342,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_role("clamp", "vehicle", "io", "safety"),
         act=_move("clamp", lambda dock, _: dock.clamp_open_mm),
         does="opens the clamp",
-        confirm=_axis_at("clamp", lambda dock, _: dock.clamp_open_mm),
+        confirm=axis_at("clamp", lambda dock, _: dock.clamp_open_mm),
         confirmed_by="clamp encoder at open, read afresh",
         if_fails="the dock is held; the vehicle may not be released",
         if_aborted="the clamp stops and holds",
@@ -486,8 +353,8 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_shuttle_and_locks("vehicle", "clamp", "shuttle_lift", "io", "safety"),
         act=_ask(VehicleRequest.LEAVE),
         does="tells the vehicle that it may drive out, and waits for the lane to be clear",
-        confirm=_all_of(
-            _input_is(lambda s: f"{s.dock}.in_place", False), _input_is(lambda s: f"{s.dock}.exit_clear", True)
+        confirm=all_of(
+            input_is(lambda s: f"{s.dock}.in_place", False), input_is(lambda s: f"{s.dock}.exit_clear", True)
         ),
         confirmed_by="vehicle no longer in place, exit clear",
         if_fails="the dock is held until the lane is clear",
@@ -499,7 +366,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_stacker_witnesses,
         act=_move_stacker,
         does="moves the stacker, fork retracted, to a place: under the pack when empty, above when carrying",
-        confirm=_all_of(_stacker_there, _fork_at(extended=False)),
+        confirm=all_of(stacker_there, fork_at(extended=False)),
         confirmed_by="both encoders at the taught position, fork retracted, read afresh",
         if_fails="the store is held; the positions are known",
         if_aborted="both axes stop and brake",
@@ -510,7 +377,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_stacker_witnesses,
         act=_extend,
         does="extends the fork into a place: under its pack when empty, above it when carrying",
-        confirm=_fork_at(extended=True),
+        confirm=fork_at(extended=True),
         confirmed_by="fork encoder at the taught position, read afresh",
         if_fails="the store is held with the fork where it stopped",
         if_aborted="the fork stops; the next plan retracts it, or goes on if it stands at its goal",
@@ -521,7 +388,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_stacker_witnesses,
         act=_lift_z(carrying=True),
         does="raises z until the fork bears the pack",
-        confirm=_all_of(_input_is(lambda _: FORK, True), _input_is(lambda s: s.place, False)),
+        confirm=all_of(input_is(lambda _: FORK, True), input_is(lambda s: s.place, False)),
         confirmed_by="the fork's load sensor sees the pack and the place's sensor does not",
         if_fails="the pack is where exactly one of the two sensors sees it, else both places are UNKNOWN",
         if_aborted="z stops; the sensors decide as above",
@@ -532,7 +399,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_stacker_witnesses,
         act=_lift_z(carrying=False),
         does="lowers z until the place bears the pack",
-        confirm=_all_of(_input_is(lambda _: FORK, False), _input_is(lambda s: s.place, True)),
+        confirm=all_of(input_is(lambda _: FORK, False), input_is(lambda s: s.place, True)),
         confirmed_by="the place's sensor sees the pack and the fork's load sensor does not",
         if_fails="the pack is where exactly one of the two sensors sees it, else both places are UNKNOWN",
         if_aborted="z stops; the sensors decide as above",
@@ -543,7 +410,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_stacker_witnesses,
         act=_retract,
         does="retracts the fork, with the pack on it or without",
-        confirm=_fork_at(extended=False),
+        confirm=fork_at(extended=False),
         confirmed_by="fork encoder at retracted, read afresh",
         if_fails="the store is held with the fork where it stopped",
         if_aborted="the fork stops; the next plan retracts it first",
@@ -554,7 +421,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_slot_witnesses,
         act=_stop_charger,
         does="takes the charger to zero and off; returns only at safe current",
-        confirm=_charger_off,
+        confirm=charger_off,
         confirmed_by="the charger's measured current, and the pack's own where it is heard",
         if_fails="the slot keeps its pack; another is chosen",
         if_aborted="the stop stands",
@@ -565,7 +432,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_slot_witnesses,
         act=_disengage,
         does="pulls the slot's plug",
-        confirm=_plug(engaged=False),
+        confirm=plug(engaged=False),
         confirmed_by="both end switches",
         if_fails="the slot keeps its pack; another is chosen",
         if_aborted="the plug stops where it is; the pack may not be carried",
@@ -576,7 +443,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_slot_witnesses,
         act=_engage,
         does="drives the slot's plug in",
-        confirm=_plug(engaged=True),
+        confirm=plug(engaged=True),
         confirmed_by="both end switches",
         if_fails="the slot is isolated with its pack",
         if_aborted="the plug stops where it is; the charger stays off",
@@ -587,7 +454,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_slot(pack_monitor_of),
         act=_hear_pack,
         does="waits for the pack's BMS to be heard with its serial",
-        confirm=_pack_identified,
+        confirm=pack_identified,
         confirmed_by="the serial is that of the pack that was put here",
         if_fails="the slot is isolated: silent BMS, or another pack than expected",
         if_aborted="nothing moves",
@@ -598,7 +465,7 @@ STEPS: dict[StepKind, StepSpec] = {
         witnesses=_slot(charger_of),
         act=_start_charger,
         does="enables the charger within the limits that the BMS asks for",
-        confirm=_charging,
+        confirm=charging,
         confirmed_by="read-back equal to the set-point and, above zero, current measured by the pack itself",
         if_fails="the charger is off, the slot is isolated",
         if_aborted="the charger goes to zero",

@@ -216,7 +216,9 @@ def _free(scene: Scene) -> Scene:
     scene.at(dock.device("clamp"), dock.clamp_open_mm).at(
         dock.device("vehicle_lift"), dock.vehicle_lift_down_mm or 0.0
     )
-    return scene.change(dock.device("vehicle"), ready_to_drive=True, high_voltage_off=False, acknowledged=VehicleRequest.WAKE)
+    return scene.change(
+        dock.device("vehicle"), ready_to_drive=True, high_voltage_off=False, acknowledged=VehicleRequest.WAKE
+    )
 
 
 def _fork_in(scene: Scene, place: str) -> Scene:

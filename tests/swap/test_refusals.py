@@ -199,17 +199,18 @@ async def test_a_vehicle_that_keeps_its_pack_leaves_with_it(tmp_path: Path) -> N
 
 @virtual
 async def test_a_vehicle_leaves_with_fewer_or_more_packs_as_asked(tmp_path: Path) -> None:
-    """Goals empty and add: one vehicle gives a pack up, the next gets one more, none goes where no mount is."""
+    """Goals empty and add: one vehicle gives a pack up, another gets one more, none goes where no mount is."""
     async with counter("evogo", tmp_path, stock=3) as station:
         await station.rig.bring_vehicle("dock1", approach_s=15.0, packs=[OLD, OLD_TOO])
+        await station.rig.bring_vehicle("dock2", approach_s=15.0, packs=[None, PackBirth("FIELD-3", 40.0)])
         await station.refused("dock1", "refused", "EV00001 has no mount_c, only mount_a, mount_b", mount_c="add")
-        fewer = station.vehicle()
-        assert await station.swapped(mount_a="empty", mount_b="keep") == "done"
+        fewer, more = station.vehicle("dock1"), station.vehicle("dock2")
+        assert (await station.ask("dock1", mount_a="empty", mount_b="keep"))["ok"]
+        assert (await station.ask("dock2", mount_a="add", mount_b="keep"))["ok"]
+        assert (await station.rig.swap_end("swap-1")).result == "done"
+        assert (await station.rig.swap_end("swap-2")).result == "done"
         assert [mount.pack and mount.pack.serial for mount in fewer.mounts] == [None, "FIELD-2"]
         assert "FIELD-1" in station.rig.app.station.parts.ledger.inventory.contents.values()
-        await station.rig.bring_vehicle("dock1", approach_s=15.0, packs=[None, PackBirth("FIELD-3", 40.0)])
-        more = station.vehicle()
-        assert await station.swapped(mount_a="add", mount_b="keep") == "done"
         serials = [mount.pack.serial for mount in more.mounts if mount.pack is not None]
         assert serials[0].startswith("EVOGO")
         assert serials[1] == "FIELD-3"
