@@ -42,6 +42,7 @@ from controller.model.planner import (
 from controller.model.progress import phase_of
 from controller.model.recovery import Reaction
 from controller.model.snapshot import StationSnapshot
+from controller.model.transfers import near
 from controller.records.ledger import Swap
 from controller.units import STORE, Unit, UnitParts, UnitRefused, unit_of
 from hal.errors import HalError, StaleReading
@@ -210,7 +211,7 @@ class Station:
                 in_place = snapshot.input(dock.device("in_place"))
                 if in_place and snapshot.input_stable_s(dock.device("in_place")) >= 1.0:
                     await self._vehicle_stands(dock, snapshot)
-                elif not in_place and not self._moves_of(dock.dock_id):
+                elif not in_place and not self._moves_of(dock.dock_id) and self._is_gone(dock, snapshot):
                     await self._vehicle_gone(dock)
             except StaleReading:
                 continue  # unknown: neither arrived nor gone
@@ -232,6 +233,20 @@ class Station:
                 records.append(PackNoted(seen.pack_serial, seen.pack_soc_pct, failed=False))
         await ledger.places(f"vehicle {vehicle.vehicle_id} arrived in {dock.dock_id}", records)
         await ledger.swap_changed(swap.order.swap_id, arrived=True, old_packs=packs)
+
+    def _is_gone(self, dock: DockLayout, snapshot: StationSnapshot) -> bool:
+        """Whether a vehicle that is not in place has left: nothing holds it, and it is heard no more, or another is.
+
+        One that rolled or was shaken off the sensor, half unlocked perhaps, is still there. Raises StaleReading.
+        """
+        if not near(snapshot.axis(dock.device("clamp")).position_mm, dock.clamp_open_mm):
+            return False
+        try:
+            heard = snapshot.vehicle(dock.device("vehicle")).vehicle_id
+        except StaleReading:
+            return True
+        swaps = self.parts.ledger.swaps.values()
+        return all(swap.order.vehicle_id != heard for swap in swaps if swap.order.dock == dock.dock_id)
 
     async def _vehicle_gone(self, dock: DockLayout) -> None:
         """A vehicle that was not being swapped has left: its packs left with it."""
@@ -428,6 +443,8 @@ class Station:
         if why is not None:
             raise SwapRefused("refused", why)
         await self.parts.ledger.swap_ordered(order)
+        self._memory.phases[order.swap_id] = SwapPhase.ADMITTED
+        self._publish_swap(order, SwapPhase.ADMITTED)
         return order
 
     async def _released(self, swap: Swap) -> None:

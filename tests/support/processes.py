@@ -103,7 +103,9 @@ class TwoProcesses:
         self.folder = folder
         self.socket = folder / "station.sock"
         text = DEMO.read_text(encoding="utf-8")
-        for old, new in zip(STATION_PORTS, free_ports(len(STATION_PORTS)), strict=True):
+        ports = free_ports(len(STATION_PORTS))
+        self.plc_port = ports[0]
+        for old, new in zip(STATION_PORTS, ports, strict=True):
             text = text.replace(f"port = {old}", f"port = {new}")
         text = text.replace("@demo.", f"@two{os.getpid()}.").replace("build/demo", str(folder))
         self.file = folder / "station.toml"
@@ -206,6 +208,20 @@ class TwoProcesses:
             await self.until("status", lambda answer: {unit["state"] for unit in answer["units"]} == {"ABORTED"})
             await self.do("clear")
         await self.do("reset")
+
+    async def drives_without_power(self) -> None:
+        """Wait until both motion controllers miss their heartbeat; asked over a raw socket."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.plc_port)
+        async with asyncio.timeout(START_LIMIT_S):
+            for unit in (1, 2):  # read input register 1, watchdog_tripped
+                request = bytes((0, 1, 0, 0, 0, 6, unit, 4, 0, 1, 0, 1))
+                answer = b""
+                while answer[-1:] != b"\x01":
+                    writer.write(request)
+                    answer = await reader.readexactly(11)
+                    await asyncio.sleep(LOOK_AGAIN_S / 10)
+        writer.close()
+        await writer.wait_closed()
 
     async def vehicle_heard(self) -> None:
         """Wait until the vehicle of dock1 is heard."""

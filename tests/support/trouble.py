@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.carriers import AxisCarrier
 from controller.events import Event, FaultEvent, SwapEvent, UnitEvent
@@ -184,12 +185,9 @@ class Story:
         self.swap_id = str(answer["swap_id"])
         for number, trouble in enumerate(troubles):
             name = f"trouble {number} in {trouble.during}"
-            await self._wait_as_technician(
-                lambda kind=trouble.during: self._runs(kind), f"{name}: no such step", 300.0
-            )  # type: ignore[misc]
+            await self._wait_as_technician(partial(self._runs, trouble.during), f"{name}: no such step", 300.0)
             await asyncio.sleep(trouble.after_s)
             await self.suffer(trouble, name)
-            self.mark = len(rig.events)
             await self.take_up()
         ledger = rig.app.station.parts.ledger
         await self._wait_as_technician(lambda: not ledger.swaps, "the swap does not end", 600.0)
@@ -246,7 +244,9 @@ class Story:
         deadline = now() + limit_s
         isolated_since = now()
         while not over():
-            assert now() < deadline, f"{why}; {self._told()}"
+            assert now() < deadline and (self.rig.app.station.parts.ledger.swaps or not why.endswith("step")), (
+                f"{why}; {self._told()}"
+            )
             if not station.watch.isolated():
                 isolated_since = now()
             elif now() - isolated_since > CLEARS_ITSELF_S:
@@ -292,7 +292,7 @@ class Story:
 
     def _told(self) -> str:
         states = {u: f"{unit.state.name}: {unit.cause}" for u, unit in self.rig.app.station.units.items()}
-        return "\n".join(map(str, (states, *self.rig.events[self.mark :][-25:])))
+        return "\n".join(map(str, (states, *self.rig.events[self.mark :][-60:])))
 
 
 RECOVERY_LIMIT_S = 60.0

@@ -66,15 +66,14 @@ def short_frame(_number: int) -> CanFrame:
 
 MUTE = injected("device_silent", "slot04.pack")  # the slot that the old pack goes to
 HANDING_OFF = (
-    Trouble(K.ENGAGE_CONNECTOR, 3.0, wire("slots", CONNECTORS, W.DEAF), (F.CONNECTOR_SILENT,)),
-    Trouble(K.ENGAGE_CONNECTOR, 3.0, wire("slots", EVERY_UNIT, W.CLOSE), (F.CONNECTOR_SILENT, F.MODBUS_LINK_DOWN)),
-    Trouble(K.IDENTIFY_PACK, 0.0, frames("can_packs", unknown_frame, 0.001), endures_s=3.0),
+    Trouble(K.ENGAGE_CONNECTOR, 1.0, frames("can_packs", unknown_frame, 0.001), endures_s=3.0),
+    Trouble(K.IDENTIFY_PACK, 0.0, both(MUTE, frames("can_packs", short_frame, 0.1)), (F.BMS_SILENT,)),
+    Trouble(K.START_CHARGER, 2.0, bus_down("can_packs"), (F.CAN_LINK_DOWN, F.BMS_SILENT)),
+    Trouble(K.START_CHARGER, 1.0, can_fault("can_packs", CanFault.CORRUPT), (F.BMS_SILENT,)),
+    Trouble(K.START_CHARGER, 2.0, MUTE, (F.BMS_SILENT,)),
     Trouble(K.START_CHARGER, 2.0, wire("chargers", 4, W.DEAF), (F.CHARGER_SILENT,)),
     Trouble(K.START_CHARGER, 2.0, wire("chargers", 4, W.OTHER), (F.CHARGER_SILENT,)),
-    Trouble(K.START_CHARGER, 2.0, MUTE, (F.BMS_SILENT,)),
-    Trouble(K.IDENTIFY_PACK, 0.0, both(MUTE, frames("can_packs", short_frame, 0.1)), (F.BMS_SILENT,)),
-    Trouble(K.IDENTIFY_PACK, 0.0, bus_down("can_packs"), (F.CAN_LINK_DOWN, F.BMS_SILENT)),
-    Trouble(K.IDENTIFY_PACK, 0.0, can_fault("can_packs", CanFault.CORRUPT), (F.BMS_SILENT,)),
+    Trouble(K.START_CHARGER, 1.0, wire("slots", CONNECTORS, W.DEAF), (F.CONNECTOR_SILENT,)),
 )
 
 ON_PLC = {DOCK_AXES: F.AXIS_SILENT, STACKER: F.AXIS_SILENT, LOCKS: F.LOCKS_SILENT, DOCK_IO: F.IO_SILENT}
@@ -93,6 +92,7 @@ IDLE = (
     Trouble(K.MOVE_STACKER, 0.0, wire("safety", SAFETY, W.GARBLE), (F.SAFETY_STATUS_SILENT,), ALL_OUT),
     Trouble(K.MOVE_STACKER, 0.0, wire("slots", DETECTORS, W.DEAF), (F.DETECTORS_SILENT,)),
     Trouble(K.MOVE_STACKER, 0.0, wire("slots", CONNECTORS, W.GARBLE), (F.CONNECTOR_SILENT,)),
+    Trouble(K.MOVE_STACKER, 0.0, wire("slots", EVERY_UNIT, W.CLOSE), (F.CONNECTOR_SILENT, F.MODBUS_LINK_DOWN)),
     Trouble(K.MOVE_STACKER, 0.0, wire("chargers", EVERY_UNIT, W.CLOSE), (F.CHARGER_SILENT, F.MODBUS_LINK_DOWN)),
     Trouble(K.MOVE_STACKER, 0.0, wire("plc", EVERY_UNIT, W.DELAY, delay_s=0.2), (F.DRIVES_OFF,), ALL_OUT),
 )
