@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JournalFormatter())
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])
+    logging.getLogger("transitions").setLevel(logging.WARNING)  # the units tell their states themselves
     try:
         config = load_station(args.config)
     except ConfigError as error:

@@ -23,6 +23,7 @@ from controller.fault_watch import FaultWatch
 from controller.health import Check, Health
 from controller.local.roles import Role, RoleTable
 from controller.local.server import LocalServer
+from controller.logs import log_event
 from controller.model.faults import FaultCode
 from controller.model.layout import Layout
 from controller.observer import StationObserver
@@ -89,6 +90,7 @@ class StationApp:
             ledger = Ledger(journal, self.layout)
             await ledger.open()
             stack.callback(feed_outbox(self.events, outbox))
+            stack.callback(self.events.subscribe(log_event))
             await self._serve(stack, ledger, journal, outbox)
 
     async def _serve(self, stack: AsyncExitStack, ledger: Ledger, journal: Journal, outbox: Outbox) -> None:

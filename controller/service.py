@@ -99,6 +99,7 @@ class Service:
                     "device": fault.source,
                     "effect": fault.spec.effect.name,
                     "age_s": round(now - fault.since, 1),
+                    "present": fault.present,
                     "acked": fault.acknowledged,
                     "detail": fault.detail,
                     "what_to_do": fault.spec.what_to_do,

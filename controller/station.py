@@ -16,7 +16,7 @@ from controller.carriers import Carrier, MoveEnded
 from controller.events import Event, FaultEvent, PackEvent, StepEvent, SwapEvent
 from controller.fault_manager import EVERYWHERE, Change, Fault
 from controller.fault_watch import FaultWatch
-from controller.model.faults import FAULTS, Effect
+from controller.model.faults import Effect
 from controller.model.goals import SwapRefused, goals_for
 from controller.model.intent import Goal, Move, MoveKind, SwapOrder
 from controller.model.inventory import (
@@ -316,9 +316,9 @@ class Station:
             return  # it was being stopped or aborted: that cause stays the first
         if ended.reaction is Reaction.REPLAN and self._may_replan(move):
             return
-        code = self.watch.move_failed(unit, ended)
-        isolated = FAULTS[code].effect is Effect.ISOLATE_SLOT
-        if move.kind in SLOT_MOVES and isolated and ended.reaction is not Reaction.SAFE_STOP:
+        self.watch.move_failed(unit, ended)
+        isolated = move.kind in SLOT_MOVES and move.origin in self.watch.isolated()
+        if isolated and ended.reaction is not Reaction.SAFE_STOP:
             return  # the slot is out of use; the store goes on
         if ended.reaction is Reaction.SAFE_STOP:
             self._abort(unit, ended.detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO, cast
 
@@ -15,7 +16,8 @@ FRAME_S = 0.2  # of wall time, between two pictures
 WIDTH = 80
 BAR = 24
 HAND_OVER_S = 0.5  # a step that begins later than this after another was not waiting for it
-CLEAR, HOME, HIDE, SHOW = "\x1b[2J", "\x1b[H", "\x1b[?25l", "\x1b[?25h"
+CLEAR, HOME = "\x1b[2J", "\x1b[H"
+HIDE, SHOW = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"  # the cursor, and lines that wrap: a wide picture is cut instead
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 PHASES = ("admitted", "docking", "unlocking", "exchanging", "locking", "releasing", "handing_off")
 
@@ -100,7 +102,8 @@ class LiveView:
         self._out.write(HIDE + CLEAR)
         try:
             while True:
-                lines = self.picture(app, plant, loop.time())
+                rows = shutil.get_terminal_size().lines - 1  # one more and the picture would scroll
+                lines = self.picture(app, plant, loop.time())[:rows]
                 self._out.write(HOME + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
                 self._out.flush()
                 await asyncio.sleep(FRAME_S * speed)

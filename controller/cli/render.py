@@ -123,7 +123,11 @@ def status(screen: Screen, answer: Row) -> list[str]:
         columns = [("STEP", lambda r: r.get("kind")), *_plain("place", "pack"), ("TIME", _seconds("elapsed_s"))]
         lines += ["", *screen.table([*columns, ("EXPECTED", _seconds("expected_s"))], steps, _late)]
     if faults := _rows(answer, "faults"):
-        columns = [("FAULT", lambda r: f"{r.get('number')} {r.get('name')}"), *_plain("device", "effect")]
+        columns = [
+            ("FAULT", lambda r: f"{r.get('number')} {r.get('name')}"),
+            *_plain("device", "effect"),
+            ("NOW", _standing),
+        ]
         lines += ["", *screen.table([*columns, ("AGE", _seconds("age_s"))], faults, lambda _: "bad")]
         advice = dict.fromkeys(clean(fault["what_to_do"]) for fault in faults if fault.get("what_to_do"))
         lines += [screen.cut(f"  -> {text}") for text in advice]  # each once, first-out first
@@ -136,6 +140,11 @@ def status(screen: Screen, answer: Row) -> list[str]:
 def _unit_state(row: Row) -> str:
     number = row.get("state_no")
     return f"{clean(row.get('state'))} ({number})" if number is not None else clean(row.get("state"))
+
+
+def _standing(row: Row) -> object:
+    present = row.get("present")
+    return None if present is None else "there" if present else "gone, latched"
 
 
 def _late(row: Row) -> str:

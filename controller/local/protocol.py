@@ -50,7 +50,8 @@ class StationService(Protocol):
         ``units``: list of {unit, state, state_no, mode, cause, light};
         ``swaps``: list of {swap_id, dock, vehicle_id, phase, elapsed_s};
         ``steps``: list of running {kind, dock, place, pack, swap_id, devices, elapsed_s, expected_s};
-        ``faults``: list of {number, name, device, effect, age_s, acked, detail, what_to_do}, first-out first;
+        ``faults``: list of {number, name, device, effect, age_s, present (false: over, but latched), acked,
+        detail, what_to_do}, first-out first;
         ``latched``: device → reason of the stop;
         ``uplink``: null, or {state, pending, dropped, last_error};
         ``health``: {ok, problems, loop_lag_s_max, disk_free_mib, cpu_c}.

@@ -58,7 +58,15 @@ async def test_a_whole_swap_with_two_processes(pair: TwoProcesses) -> None:
         assert await controller.end() == 0
         assert not pair.socket.exists()
         assert await simulator.end() == 0
-        assert "Traceback" not in controller.said() + simulator.said()
+        log = controller.said()
+        for line in (
+            "<6>station: dock1 EXECUTE: ",
+            f"<6>station: {swap_id} at dock1 locking",
+            f"{swap_id} at dock1 ended done",
+        ):
+            assert line in log
+        assert "transitions" not in log
+        assert "Traceback" not in log + simulator.said()
 
 
 async def charges(pair: TwoProcesses, pack: str) -> None:

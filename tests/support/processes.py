@@ -203,10 +203,11 @@ class TwoProcesses:
         return {row["device"]: row["value"] for row in rows}
 
     async def cleared_and_reset(self) -> None:
-        """Bring the station to Idle from where it is, once its drives are heard; those without power mean Aborted."""
-        if any(axis["state"] == "power_off" for axis in (await self.axes()).values()):
-            await self.until("status", lambda answer: {unit["state"] for unit in answer["units"]} == {"ABORTED"})
-            await self.do("clear")
+        """Bring the station from Aborted to Idle: clear, wait until nothing is wrong any more, reset."""
+        await self.until("status", lambda answer: {unit["state"] for unit in answer["units"]} == {"ABORTED"})
+        await self.axes()
+        await self.do("clear")
+        await self.until("status", lambda answer: not any(fault["present"] for fault in answer["faults"]))
         await self.do("reset")
 
     async def drives_without_power(self) -> None:

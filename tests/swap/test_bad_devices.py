@@ -41,7 +41,7 @@ DRIVES = (
     Trouble(K.EXTEND_FORK, 0.5, injected("axis_drive", "stacker.fork"), (F.AXIS_FAULT,), STORE_OUT),
     Trouble(K.MOVE_STACKER, 1.0, heartbeat_unseen("stacker.x"), (F.AXIS_FAULT,), STORE_OUT),
     Trouble(K.CLAMP_VEHICLE, 3.5, injected("axis_drive", "dock1.clamp"), (F.AXIS_FAULT,), DOCK_OUT),
-    Trouble(K.ALIGN_SHUTTLE, 1.0, LIFT_STALL, (F.AXIS_FAULT,), DOCK_OUT),
+    Trouble(K.RAISE_VEHICLE, 1.0, LIFT_STALL, (F.AXIS_FAULT,), DOCK_OUT),
     Trouble(K.RAISE_TABLE, 1.0, injected("bolt_stuck", BOLTS, bolt=3), (F.BOLT_NOT_PROVEN,), DOCK_HELD),
     Trouble(K.UNLOCK_PACK, 0.5, heartbeat_unseen("dock1.clamp"), (F.DRIVES_OFF,), DOCK_OUT),
     Trouble(K.LOWER_TABLE, 1.0, injected("bolt_cross_threaded", BOLTS, bolt=7), (F.BOLT_NOT_PROVEN,), DOCK_HELD),
