@@ -62,6 +62,9 @@ class FaultWatch:
             name: getattr(hal, name)
             for name in ("axes", "locks", "connectors", "chargers", "packs", "vehicles", "safety", "zones", "io")
         }
+        self._watched = {
+            device: (name, fault_of_silence(device)) for name, group in self._groups.items() for device in group
+        }
 
     async def run(self) -> None:
         """Report conditions on every reading, and once a second those that no reading shows."""
@@ -99,13 +102,13 @@ class FaultWatch:
                 self.faults.report(code, link.link_id, code is found, link.last_error)
 
     def _look(self, device: str) -> None:
-        kind = next(name for name, group in self._groups.items() if device in group)
+        kind, silence = self._watched[device]
         reading = self._groups[kind][device].reading
         report = self.faults.report
         # What a pack says wrongly is a fault of its own; of all others, what cannot be believed was not heard.
         unheard = {Quality.LOST, Quality.NEVER} | ({Quality.INVALID} if kind != "packs" else set())
         silent = reading.quality in unheard and self._should_be_heard(kind, device)
-        report(fault_of_silence(device), device, silent, f"{device} is {reading.quality}")
+        report(silence, device, silent, f"{device} is {reading.quality}")
         value = reading.value
         if value is None or reading.quality is not Quality.GOOD:
             if kind == "packs":

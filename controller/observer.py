@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from controller.model.snapshot import StationSnapshot
@@ -11,6 +11,7 @@ from hal.api import HalSet, Monitor
 from hal.errors import HalError
 from hal.types import Quality, Reading
 
+KINDS = ("axes", "locks", "connectors", "chargers", "packs", "vehicles", "safety", "zones", "io")
 REFRESH_LIMIT_S = 2.0  # a device that has not answered by then is judged by the age of its last reading
 
 
@@ -22,17 +23,17 @@ class StationObserver:
 
     def __init__(self, hal: HalSet) -> None:
         self._hal = hal
-        self._kinds: dict[str, dict[str, Reading[Any]]] = {
-            name: {} for name in ("axes", "locks", "connectors", "chargers", "packs", "vehicles", "safety", "zones")
-        }
-        self._monitors: dict[str, tuple[str, Monitor[Any]]] = {}
-        for kind in self._kinds:
+        self._kinds: dict[str, dict[str, Reading[Any]]] = {name: {} for name in KINDS}
+        self._monitors: dict[str, tuple[dict[str, Reading[Any]], Monitor[Any]]] = {}
+        for kind, readings in self._kinds.items():
             for device_id, monitor in getattr(hal, kind).items():
-                self._monitors[device_id] = (kind, monitor)
-                self._kinds[kind][device_id] = monitor.reading
+                self._monitors[device_id] = (readings, monitor)
+                readings[device_id] = monitor.reading
+        self._modules = self._kinds.pop("io")  # in snapshots their inputs stand by name
         self._inputs: dict[str, Reading[bool]] = {}
         self._input_changed_at: dict[str, float] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self._change_listeners: list[Callable[[str], None]] = []
         self._unsubscribe = hal.on_reading(self._on_reading)
 
     def close(self) -> None:
@@ -53,13 +54,22 @@ class StationObserver:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def on_change(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """As ``on_reading``, but only where a value or quality differs from the one before; returns how to stop.
+
+        What is judged by values and ages alone cannot get worse by a reading that is newer and otherwise the same.
+        """
+        self._change_listeners.append(listener)
+        return lambda: self._change_listeners.remove(listener)
+
     async def refresh(self, devices: Iterable[str]) -> None:
         """Read these devices now, side by side.
 
         A device that cannot be read keeps its old reading, whose age or quality then tells; so this raises nothing
         but CancelledError.
         """
-        monitors = [self._monitors[d][1] for d in devices if d in self._monitors]
+        devices = tuple(devices)
+        monitors = [self._monitors[d][1] for d in devices if d in self._monitors and d not in self._hal.io]
         monitors += [self._hal.io[d] for d in devices if d in self._hal.io]
         if not monitors:
             return
@@ -75,17 +85,18 @@ class StationObserver:
             return  # the reading itself now says LOST, or grows old
 
     def _on_reading(self, device_id: str) -> None:
-        found = self._monitors.get(device_id)
-        if found is not None:
-            kind, monitor = found
-            self._kinds[kind][device_id] = monitor.reading
-        elif device_id in self._hal.io:
-            self._take_inputs(device_id)
+        readings, monitor = self._monitors[device_id]
+        old, new = readings[device_id], monitor.reading
+        readings[device_id] = new
+        if readings is self._modules:
+            self._take_inputs(new)
         for listener in tuple(self._listeners):
             listener(device_id)
+        if new.quality is not old.quality or (new.value is not old.value and new.value != old.value):
+            for listener in tuple(self._change_listeners):
+                listener(device_id)
 
-    def _take_inputs(self, device_id: str) -> None:
-        reading = self._hal.io[device_id].reading
+    def _take_inputs(self, reading: Reading[Mapping[str, bool]]) -> None:
         if reading.value is None:
             return
         for name, value in reading.value.items():

@@ -16,7 +16,7 @@ from controller.config_tables import StepTiming
 from controller.devices import commandable
 from controller.events import EventBus, StepEvent
 from controller.model.intent import Step, StepKind
-from controller.model.interlocks import Violation, holds_violations, requires_violations
+from controller.model.interlocks import Violation, concerns, holds_violations, requires_violations
 from controller.model.inventory import InventoryRecord, PlaceUnknown
 from controller.observer import StationObserver
 from controller.records.ledger import Ledger
@@ -24,7 +24,7 @@ from controller.steps import STEPS, Hands, StepSpec, places_after, places_after_
 from hal.errors import HalError, StaleReading
 
 REQUIRES_LIMIT_S = 20.0  # what a gate, a driver or a settling sensor may take; then a person is asked
-HOLDS_CHECK_S = 0.2  # readings grow stale without a new one arriving: look this often all the same
+HOLDS_CHECK_S = 0.2  # readings grow stale without a change being told: look this often all the same
 SETTLE_LIMIT_S = 3.0  # for a cancelled act to stop its device; the drive's own watchdog takes 1 s
 SENSE_LIMIT_S = 1.0  # for presence sensors to agree after a stop
 CONFIRM_POLL_S = 0.25  # ask the witnesses again this often while a confirmation is awaited
@@ -182,8 +182,8 @@ class StepRunner:
         loop = asyncio.get_running_loop()
         tripped: asyncio.Future[tuple[Violation, ...]] = loop.create_future()
 
-        def look(_device: str = "") -> None:
-            if tripped.done():
+        def look(device: str = "") -> None:
+            if tripped.done() or not concerns(device, step, self._hands.layout):
                 return
             snapshot = self._observer.snapshot()
             found = holds_violations(snapshot, step, self._hands.layout, self._ledger.inventory)
@@ -192,7 +192,8 @@ class StepRunner:
 
         task = asyncio.ensure_future(act)
         task.add_done_callback(_error_of)  # seen, also where nobody waits for it any more
-        unsubscribe = self._observer.on_reading(look)
+        unsubscribe = self._observer.on_change(look)
+        look()
         ticker = loop.create_task(_every(HOLDS_CHECK_S, look))
         try:
             waited: set[asyncio.Future[Any]] = {task, tripped}

@@ -109,6 +109,7 @@ class Station:
         """Serve until cancelled; then every move has wound up, its devices stopped."""
         unsubscribe = (
             self.parts.observer.on_reading(self._on_reading),
+            self.parts.observer.on_change(self._on_change),
             self.parts.events.subscribe(self._on_event),
             self.parts.ledger.on_record(self._on_record),
             self.watch.faults.on_change(self._on_fault),
@@ -513,6 +514,8 @@ class Station:
         for unit in self.units.values():
             if unit.safety == device and self.ready.is_set():
                 unit.look_at_safety()
+
+    def _on_change(self, device: str) -> None:
         signature = self._signature(device)
         if signature is not None and self._memory.signatures.get(device) != signature:
             self._memory.signatures[device] = signature

@@ -28,7 +28,7 @@ from controller.model.inventory import (
 )
 from controller.model.layout import FORK, Layout, pack_monitor_of
 from controller.model.phases import SC, Command, State, stack_light
-from controller.model.snapshot import IO_AGE_S_MAX, SLOT_AGE_S_MAX, StationSnapshot
+from controller.model.snapshot import IO_AGE_S_MAX, SAFETY_AGE_S_MAX, SLOT_AGE_S_MAX, StationSnapshot
 from controller.observer import StationObserver
 from controller.records.ledger import Ledger
 from hal.api import HalSet
@@ -374,7 +374,8 @@ class Unit:
 
     def _safety_reasons(self, *, energised: bool = True) -> list[str]:
         try:
-            inputs = self._parts.observer.snapshot().safety_of(self.safety)
+            now = asyncio.get_running_loop().time()
+            inputs = self._parts.hal.safety[self.safety].reading.fresh(now, SAFETY_AGE_S_MAX)
         except StaleReading as error:
             return [str(error)]
         checks = (

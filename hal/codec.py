@@ -45,6 +45,11 @@ class Window:
     start: int
     count: int
 
+    @property
+    def registers(self) -> tuple[tuple[Table, int], ...]:
+        """The registers or bits that it reads, in order."""
+        return tuple((self.table, at) for at in range(self.start, self.start + self.count))
+
     def covers(self, row: RegisterSpec) -> bool:
         """Whether the whole row is in this window."""
         return row.table is self.table and self.start <= row.address <= self.start + self.count - row.words

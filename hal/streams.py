@@ -113,6 +113,8 @@ class Stream:
     """One message of one device: how to check it, and how many of its frames were bad of late."""
 
     message: Message
+    name: str
+    length: int
     can_id: int
     timeout_s: float
     key: _Bits
@@ -122,11 +124,6 @@ class Stream:
     body_mask: int
     bucket: int = 0
     counters: dict[str, int] = field(default_factory=lambda: {"good": 0, "bad": 0, "repeated": 0})
-
-    @property
-    def name(self) -> str:
-        """The message's name."""
-        return str(self.message.name)
 
     def is_sealed(self, raw: int) -> bool:
         """Whether the checksum fits: the bytes of ``raw`` folded onto each other, the checksum's own included."""
@@ -147,6 +144,8 @@ class Stream:
         moving = [_Bits.of(signal) for signal in (counter, check)]
         return cls(
             message=message,
+            name=str(message.name),
+            length=message.length,
             can_id=message.frame_id & ADDRESS_MASK | address,
             timeout_s=float(found.group(1)),
             key=_Bits.of(key),
@@ -205,7 +204,7 @@ class CanMonitor(Device[S]):
     def _on_frame(self, stream: Stream, frame: CanFrame) -> None:
         raw = int.from_bytes(frame.data, "little")
         key = stream.key.get(raw)
-        if len(frame.data) != stream.message.length or key > stream.key_max or not stream.is_sealed(raw):
+        if len(frame.data) != stream.length or key > stream.key_max or not stream.is_sealed(raw):
             self._bad(stream, frame)
             return
         part_key = (stream.name, key)
@@ -243,8 +242,9 @@ class CanMonitor(Device[S]):
 
     def _update(self, *, changed: bool) -> None:
         """Put the reading together again where that may make a difference."""
-        if any(stream.bucket >= INVALID_AT for stream in self.streams.values()):
-            return
+        for stream in self.streams.values():
+            if stream.bucket >= INVALID_AT:
+                return
         good = self._reading.quality is Quality.GOOD
         value = self._reading.value if good and not changed else self.assemble()
         if value is None:

@@ -57,7 +57,7 @@ class ModbusUnit:
         self.address = address
         self.profile = profile
         self._devices: list[ModbusDevice[Any]] = []
-        self._windows: tuple[Window, ...] = ()
+        self._windows: tuple[tuple[Window, tuple[tuple[Table, int], ...]], ...] = ()  # and its registers
         self._beats = Revocable()
         self._beat = 0
         self._beat_now = asyncio.Event()
@@ -84,7 +84,8 @@ class ModbusUnit:
         self._devices.append(device)
         header = [row for row in self.profile.unit_registers.values() if row.access == "r"]
         blocks = [list(device.rows.values()) for device in self._devices]
-        self._windows = read_windows([header, *blocks] if header else blocks)
+        windows = read_windows([header, *blocks] if header else blocks)
+        self._windows = tuple((window, window.registers) for window in windows)
 
     async def poll(self) -> None:
         """Read header and blocks, and hand each device its part.
@@ -96,11 +97,11 @@ class ModbusUnit:
         image: dict[tuple[Table, int], int] = {}
         began_at = loop.time()
         try:
-            for window in self._windows:
+            for window, registers in self._windows:
                 values = await self.link.read(
                     self.address, window.table, window.start, window.count, device=self.name
                 )
-                image.update(((window.table, window.start + i), value) for i, value in enumerate(values))
+                image.update(zip(registers, values, strict=False))
             self._check_alive(image, began_at)
         except HalError as error:
             for device in self._devices:
@@ -185,6 +186,10 @@ class ModbusDevice(Device[S]):
         self.unit = unit
         self.block = rows_of_block(unit.profile, spec.index)
         self.rows = self.polled_rows()
+        self._registers = [
+            (row.table, row.address + offset) for row in self.rows.values() for offset in range(row.words)
+        ]
+        self._words: list[int | None] = []  # what the present value was decoded from
         unit.attach(self)
 
     @property
@@ -202,12 +207,16 @@ class ModbusDevice(Device[S]):
 
     def take(self, image: Image, measured_at: float) -> ProtocolError | None:
         """Take what a poll read; return what is wrong with it."""
-        try:
-            value = self.parse(decode_rows(self.rows, image))
-        except CodecError as error:
-            garbled = ProtocolError(self.device_id, "read", str(error))
-            self.not_read(garbled)
-            return garbled
+        words = [image.get(register) for register in self._registers]
+        value = self.reading.value
+        if value is None or words != self._words:
+            try:
+                value = self.parse(decode_rows(self.rows, image))
+            except CodecError as error:
+                garbled = ProtocolError(self.device_id, "read", str(error))
+                self.not_read(garbled)
+                return garbled
+            self._words = words
         self.publish(value, measured_at)
         return None
 

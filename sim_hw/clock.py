@@ -23,7 +23,7 @@ Events = list[tuple[selectors.SelectorKey, int]]
 RESOLUTION_S = 1e-9  # timers this close together fire in one turn; a bit on a 1 Mbit/s bus lasts 1e-6 s
 SPIN_LIMIT = 1_000_000  # turns at one instant of virtual time: no program of ours needs a thousandth of it
 REAL_WAIT_S = 5.0  # how long a virtual loop without timers waits for a real descriptor
-SIGNAL_POLL_TURNS = 16  # how often the loop's own wake-up pipe is looked at when it is the only descriptor
+POLL_TURNS = 16  # how often descriptors are looked at while the loop is busy; it also polls before time moves
 CATCH_UP_S = 0.02  # wall time of lag that a scaled loop makes up for; what is more is dropped
 BUSY_LIMIT = 1000  # turns without rest after which a scaled loop lets due timers fire all the same
 
@@ -77,8 +77,7 @@ class VirtualClockLoop(_OwnTimeLoop):
     """Time jumps to the next timer when nothing is runnable; work takes no time at all.
 
     Deterministic: executors run in place, and threads may not call in. Real descriptors may be registered: they
-    are polled in every turn and come before any timer, but a peer outside of this process gets no time to answer
-    while a timer is pending.
+    come before any timer, but a peer outside of this process gets no time to answer while a timer is pending.
 
     Raises:
         Deadlock: out of ``run_*``, when no timer is left and nothing is ready (with a descriptor registered: for
@@ -92,8 +91,11 @@ class VirtualClockLoop(_OwnTimeLoop):
 
     def _wait(self, timeout: float | None) -> Events:
         self._turns += 1
+        every_so_often = self._turns % POLL_TURNS == 0
+        if timeout == 0 and not every_so_often:
+            return []
         alone = len(self._waiter.get_map()) <= 1  # only the loop's own wake-up pipe, which only signals write to
-        if not alone or self._turns % SIGNAL_POLL_TURNS == 0 or timeout is None:
+        if not alone or every_so_often or timeout is None:
             events = self._waiter.poll(0)
             if not events and timeout is None:
                 events = self._wait_for_real(alone=alone)

@@ -39,8 +39,8 @@ def to_words(row: RegisterSpec, value: float) -> list[int]:
     bits, signed = _INTEGERS[row.type]
     raw = round(value / row.scale)
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    raw = max(low, min(high, raw)) & ((1 << (16 * row.words)) - 1)
-    words = [(raw >> (16 * i)) & _WORD for i in range(row.words)]
+    raw = max(low, min(high, raw))
+    words = [(raw >> shift) & _WORD for shift in range(0, bits, 16)]
     return words if row.word_order == "little" else words[::-1]
 
 
@@ -84,6 +84,22 @@ def refuse_write(_values: Values) -> ExcCode | None:
     return ExcCode.ILLEGAL_ADDRESS
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one block contributes to a read: its read-only rows, and where each of their words goes in the answer."""
+
+    block: Block
+    targets: Mapping[str, Sequence[tuple[int, int]]]  # row → (position in the answer, word)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a read is answered: read-only rows by block, held registers by position; the rest is reserved."""
+
+    parts: tuple[_Part, ...]
+    held: tuple[tuple[int, tuple[Table, int]], ...]  # position in the answer, register
+
+
 class UnitImage:
     """The registers of one unit.
 
@@ -95,6 +111,7 @@ class UnitImage:
     def __init__(self) -> None:
         self._cells: dict[Table, dict[int, tuple[Block, RegisterSpec, int] | None]] = {t: {} for t in Table}
         self._held: dict[tuple[Table, int], int] = {}
+        self._plans: dict[tuple[Table, int, int], _Plan] = {}  # clients ask for the same again and again
 
     def add_device(self, profile: RegisterMap, block: Block) -> None:
         """Add a device's block, and the reserved registers of its stride."""
@@ -114,6 +131,7 @@ class UnitImage:
         self._add_rows(block)
 
     def _add_rows(self, block: Block) -> None:
+        self._plans.clear()
         for row in block.rows.values():
             start = row.address + block.offset.get(row.table, 0)
             for word in range(row.words):
@@ -123,27 +141,38 @@ class UnitImage:
 
     def read(self, table: Table, address: int, count: int) -> list[int] | ExcCode:
         """Return ``count`` registers or bits as the devices have them now."""
+        known = self._plans.get((table, address, count))
+        plan = known if known is not None else self._plan(table, address, count)
+        if isinstance(plan, ExcCode):
+            return plan
+        self._plans[table, address, count] = plan
+        answer = [0] * count
+        for part in plan.parts:
+            for name, value in part.block.values().items():
+                if value and name in part.targets:  # registers of 0 are 0 in every type
+                    words = to_words(part.block.rows[name], value)
+                    for position, word in part.targets[name]:
+                        answer[position] = words[word]
+        for position, register in plan.held:
+            answer[position] = self._held.get(register, 0)
+        return answer
+
+    def _plan(self, table: Table, address: int, count: int) -> _Plan | ExcCode:
         cells = self._cells[table]
-        values: dict[int, Values] = {}
-        words: dict[tuple[int, str], list[int]] = {}
-        result: list[int] = []
-        for at in range(address, address + count):
+        parts: dict[int, tuple[Block, dict[str, list[tuple[int, int]]]]] = {}  # by the block's identity
+        held: list[tuple[int, tuple[Table, int]]] = []
+        for position, at in enumerate(range(address, address + count)):
             if at not in cells:
                 return ExcCode.ILLEGAL_ADDRESS
             cell = cells[at]
             if cell is None:
-                result.append(0)
-            elif cell[1].access != "r":
-                result.append(self._held.get((table, at), 0))
+                continue
+            block, row, word = cell
+            if row.access == "r":
+                parts.setdefault(id(block), (block, {}))[1].setdefault(row.name, []).append((position, word))
             else:
-                block, row, word = cell
-                key = (id(block), row.name)
-                if key not in words:
-                    if id(block) not in values:
-                        values[id(block)] = block.values()
-                    words[key] = to_words(row, values[id(block)].get(row.name, 0.0))
-                result.append(words[key][word])
-        return result
+                held.append((position, (table, at)))
+        return _Plan(tuple(_Part(block, targets) for block, targets in parts.values()), tuple(held))
 
     def write(self, address: int, words: Sequence[int]) -> ExcCode | None:
         """Write holding registers; all of them or, with an exception code, none."""

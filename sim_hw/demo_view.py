@@ -17,7 +17,7 @@ WIDTH = 80
 BAR = 24
 HAND_OVER_S = 0.5  # a step that begins later than this after another was not waiting for it
 CLEAR, HOME = "\x1b[2J", "\x1b[H"
-HIDE, SHOW = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"  # the cursor, and lines that wrap: a wide picture is cut instead
+HIDE, SHOW = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"  # the cursor; and no wrapping: what is too wide is cut
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 PHASES = ("admitted", "docking", "unlocking", "exchanging", "locking", "releasing", "handing_off")
 

@@ -278,7 +278,14 @@ class LoopCan:
             self._busy = loop.call_later(bits / self.bitrate, self._end_of_frame, tap, raw, fault)
 
     def _end_of_frame(self, tap: LoopCanTap, raw: RawFrame, fault: WireFault | None) -> None:
-        self._busy = asyncio.get_running_loop().call_soon(self._start_of_frame) if self._heads else None
+        ended = self._busy
+        try:
+            self._deliver_to_all(tap, raw, fault)
+        finally:
+            if self._busy is ended:  # else the bus went down meanwhile
+                self._start_of_frame()  # at once: a frame's bits include the intermission that follows it
+
+    def _deliver_to_all(self, tap: LoopCanTap, raw: RawFrame, fault: WireFault | None) -> None:
         queue = tap._queue  # noqa: SLF001 - a tap is the wire's own half
         # Callbacks may send in this very turn, so the sender's next frame is offered before anybody is called. Its
         # queue does not begin with this frame if the node was detached or went off while sending.
@@ -376,6 +383,10 @@ class LoopCanBus(can.BusABC):
         self._waiting.append(message(raw, asyncio.get_running_loop().time()))
         if self._reader is not None:
             self._reader()
+
+    def recv(self, timeout: float | None = None) -> can.Message | None:
+        """Return what waits, through the filters if there are any; None if nothing does."""
+        return super().recv(timeout) if self._filters else self._recv_internal(timeout)[0]
 
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
         del timeout

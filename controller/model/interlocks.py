@@ -23,6 +23,7 @@ __all__ = [
     "Rule",
     "StepRules",
     "Violation",
+    "concerns",
     "holds_violations",
     "requires_violations",
 ]
@@ -149,6 +150,17 @@ def requires_violations(
 def holds_violations(snapshot: StationSnapshot, step: Step, layout: Layout, packs: PackView) -> tuple[Violation, ...]:
     """Return everything that should hold while the step acts and does not; empty: it may go on."""
     return _violations(STEP_RULES[step.kind].holds_while, Situation(snapshot, step, layout, packs))
+
+
+def concerns(device: str, step: Step, layout: Layout) -> bool:
+    """Whether a device's readings can matter to the step's rules: those of other slots and docks cannot."""
+    owner = device.split(".", 1)[0]
+    if layout.is_slot(owner):
+        return owner == step.place
+    if owner in layout.docks:
+        served = layout.dock_of(step.place)
+        return owner == step.dock or (served is not None and owner == served.dock_id)
+    return True
 
 
 def _violations(names: Iterable[str], now: Situation) -> tuple[Violation, ...]:

@@ -24,7 +24,7 @@ class PackNode:
         self._spec = spec
         self._slot = spec.device_id.rsplit(".", 1)[0]
         self._plant = plant
-        self._send = bus.attach_raw(_ignore, _ignore).send
+        self._send = bus.attach_raw(None, _ignore).send
         self._tick_s = _TICK_S * (1.0 + rng.uniform(-_DRIFT, _DRIFT))
         self._wake_s = _WAKE_S * rng.uniform(0.8, 1.0)
         self._tick_number = 0
@@ -86,5 +86,5 @@ class PackNode:
         self._send(can_codec.text_part(can_codec.PACK_IDENTITY | self._spec.address, part, status.serial, part))
 
 
-def _ignore(_raw: RawFrame) -> None:
-    """Be deaf: a BMS of this kind hears nothing that it would act on."""
+def _ignore(_error: RawFrame) -> None:
+    """Do nothing about errors on the bus: the BMS sends on."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 
 from hal.profiles import RegisterMap
-from hal.types import DeviceSpec
+from hal.types import DeviceSpec, SafetyInputs
 from sim_hw.codec import UnitImage, Values, device_block, refuse_write
 from sim_hw.plant import Plant, ZoneSafety
+
+_NAMES = tuple(field.name for field in fields(SafetyInputs))
 
 
 def add_safety(image: UnitImage, profile: RegisterMap, specs: Sequence[DeviceSpec], plant: Plant) -> None:
@@ -20,4 +22,5 @@ def add_safety(image: UnitImage, profile: RegisterMap, specs: Sequence[DeviceSpe
 
 
 def _values(zone: ZoneSafety) -> Values:
-    return asdict(zone.inputs())
+    inputs = zone.inputs()
+    return {name: getattr(inputs, name) for name in _NAMES}

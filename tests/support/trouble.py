@@ -257,8 +257,11 @@ class Story:
 
     async def idle(self, troubles: Sequence[Trouble]) -> None:
         """Let troubles happen one after the other with no swap under way."""
+        faults = self.rig.app.station.watch.faults
         for number, trouble in enumerate(troubles):
+            await self._wait_as_technician(lambda: not faults.active(), f"before idle trouble {number}", 60.0)
             await self.suffer(trouble, f"idle trouble {number}")
+        await self._wait_as_technician(lambda: not faults.active(), "after the last trouble", 60.0)
 
     async def take_up(self) -> None:
         """Start what was stopped, as a person who wants the swap finished."""
