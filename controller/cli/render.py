@@ -182,10 +182,10 @@ def slots(screen: Screen, answer: Row) -> list[str]:
             ("TEMP", _with_unit("temperature_c_max", "C")),
             *_plain("charger"),
             ("CURRENT", _with_unit("current_a", "A")),
-            ("VOLTAGE", _with_unit("voltage_v", "V")),
-            *_plain("connector"),
-            ("AGE", _seconds("age_s")),
+            *_plain("connector"),  # a terminal of 80 columns ends here
             ("RESERVED", lambda r: r.get("reserved_for")),
+            ("VOLTAGE", _with_unit("voltage_v", "V")),
+            ("AGE", _seconds("age_s")),
         ],
         _rows(answer, "places"),
         lambda r: "bad" if r.get("pack") == "UNKNOWN" else "",

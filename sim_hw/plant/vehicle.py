@@ -111,7 +111,7 @@ class VehiclePlant:
             high_voltage_off=self.high_voltage_off,
             doors_closed=self.doors_closed,
             pack_current_a=self.pack_current_a,
-            ready_to_drive=self.awake and not self.high_voltage_off,
+            ready_to_drive=self.awake and not self.high_voltage_off and self._busy_with != "secure",
             odometer_km=self.odometer_km,
             mounts=tuple(_mount_status(mount) for mount in self.mounts),
             acknowledged=self.request_echo,
