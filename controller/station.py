@@ -16,6 +16,7 @@ from controller.carriers import Carrier, MoveEnded
 from controller.events import Event, FaultEvent, PackEvent, StepEvent, SwapEvent
 from controller.fault_manager import EVERYWHERE, Change, Fault
 from controller.fault_watch import FaultWatch
+from controller.lights import StackLights
 from controller.model.faults import Effect
 from controller.model.goals import SwapRefused, goals_for
 from controller.model.intent import Goal, Move, MoveKind, SwapOrder
@@ -42,15 +43,14 @@ from controller.model.planner import (
 from controller.model.progress import phase_of
 from controller.model.recovery import Reaction
 from controller.model.snapshot import StationSnapshot
-from controller.model.transfers import near
 from controller.records.ledger import Swap
 from controller.units import STORE, Unit, UnitParts, UnitRefused, unit_of
-from hal.errors import HalError, StaleReading
+from controller.visitors import Visitors
+from hal.errors import StaleReading
 
 _log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-LAMPS_S = 0.2
 READY_LIMIT_S = 10.0  # at start: for the first readings; a station with dead devices serves all the same
 REPLAN_PAUSE_S = 2.0  # before a move that ended in REPLAN may start again
 REPLANS_MAX = 3  # of one move in one swap; then a person must look
@@ -73,7 +73,6 @@ class _Memory:
     replans: dict[Move, int] = field(default_factory=dict)
     pause_until: dict[Move, float] = field(default_factory=dict)
     signatures: dict[str, object] = field(default_factory=dict)
-    lamps: dict[str, int] = field(default_factory=dict)
 
 
 class Station:
@@ -102,6 +101,8 @@ class Station:
         self._tasks: asyncio.TaskGroup | None = None
         self.units = {unit_id: Unit(unit_id, parts, self) for unit_id in (*parts.layout.docks, STORE)}
         watch.wants_power = lambda device: self.units[unit_of(device, parts.layout)].state not in OUT_STATES
+        self._visitors = Visitors(parts)
+        self._lights = StackLights(parts.hal, self.units, lambda: not self.orders())
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Station:
                 for unit in self.units.values():
                     unit.boot()
                 self.ready.set()
-                tasks.create_task(self._show_lamps(), name="lamps")
+                tasks.create_task(self._lights.run(), name="lamps")
                 await self._decide_for_ever()
         finally:
             for stop in unsubscribe:
@@ -134,7 +135,9 @@ class Station:
         """Wait until the safety inputs of every unit are heard, or the limit has passed: unknown boots to Aborted."""
         try:
             async with asyncio.timeout(READY_LIMIT_S):
-                await self.parts.observer.refresh(unit.safety for unit in self.units.values())
+                await self.parts.observer.refresh(
+                    d for unit in self.units.values() for d in (unit.safety, *unit.axes)
+                )
                 while not all(self._heard(unit) for unit in self.units.values()):  # noqa: ASYNC110 - ages, no event
                     await asyncio.sleep(TICK_S / 10)
         except TimeoutError:
@@ -166,7 +169,7 @@ class Station:
 
     async def _decide(self) -> None:
         snapshot = self.parts.observer.snapshot()
-        await self._note_arrivals(snapshot)
+        await self._visitors.note(snapshot, busy=lambda dock: bool(self._moves_of(dock)))
         facts = self._facts(snapshot)
         if not self._running:
             stale = [Unreserved(place) for place in stale_reservations(facts, ())]
@@ -203,64 +206,6 @@ class Station:
         open_swaps = (swap.order for swap in swaps if not swap.released and swap.order.dock not in leaving)
         return tuple(sorted(open_swaps, key=lambda order: (order.ordered_at, order.swap_id)))
 
-    # --- vehicles ------------------------------------------------------------------------------------------------
-
-    async def _note_arrivals(self, snapshot: StationSnapshot) -> None:
-        """Enter the packs of a vehicle that stands in place; take out those of one that has gone by itself."""
-        for dock in self.parts.layout.docks.values():
-            try:
-                in_place = snapshot.input(dock.device("in_place"))
-                if in_place and snapshot.input_stable_s(dock.device("in_place")) >= 1.0:
-                    await self._vehicle_stands(dock, snapshot)
-                elif not in_place and not self._moves_of(dock.dock_id) and self._is_gone(dock, snapshot):
-                    await self._vehicle_gone(dock)
-            except StaleReading:
-                continue  # unknown: neither arrived nor gone
-
-    async def _vehicle_stands(self, dock: DockLayout, snapshot: StationSnapshot) -> None:
-        ledger = self.parts.ledger
-        swap = next((s for s in ledger.swaps.values() if s.order.dock == dock.dock_id and not s.released), None)
-        if swap is None or swap.arrived:
-            return
-        vehicle = snapshot.vehicle(dock.device("vehicle"))
-        if any(mount.pack_serial == "" for mount in vehicle.mounts):
-            return  # a pack whose serial has not been heard whole yet
-        records: list[InventoryRecord] = []
-        packs: list[str] = []
-        for mount, seen in zip(dock.mounts, vehicle.mounts, strict=False):
-            if seen.pack_serial:
-                packs.append(seen.pack_serial)
-                records.append(PackArrived(seen.pack_serial, mount))
-                records.append(PackNoted(seen.pack_serial, seen.pack_soc_pct, failed=False))
-        await ledger.places(f"vehicle {vehicle.vehicle_id} arrived in {dock.dock_id}", records)
-        await ledger.swap_changed(swap.order.swap_id, arrived=True, old_packs=packs)
-
-    def _is_gone(self, dock: DockLayout, snapshot: StationSnapshot) -> bool:
-        """Whether a vehicle that is not in place has left: nothing holds it, and it is heard no more, or another is.
-
-        One that rolled or was shaken off the sensor, half unlocked perhaps, is still there. Raises StaleReading.
-        """
-        if not near(snapshot.axis(dock.device("clamp")).position_mm, dock.clamp_open_mm):
-            return False
-        try:
-            heard = snapshot.vehicle(dock.device("vehicle")).vehicle_id
-        except StaleReading:
-            return True
-        swaps = self.parts.ledger.swaps.values()
-        return all(swap.order.vehicle_id != heard for swap in swaps if swap.order.dock == dock.dock_id)
-
-    async def _vehicle_gone(self, dock: DockLayout) -> None:
-        """A vehicle that was not being swapped has left: its packs left with it."""
-        inventory = self.parts.ledger.inventory
-        mounted = [(inventory.at(mount), mount) for mount in dock.mounts]
-        records = [PackLeft(pack, mount) for pack, mount in mounted if isinstance(pack, str)]
-        if not records:
-            return
-        await self.parts.ledger.places(f"the vehicle left {dock.dock_id}", records)
-        for swap in list(self.parts.ledger.swaps.values()):
-            if swap.order.dock == dock.dock_id and not swap.released:
-                await self._released(swap)
-
     # --- moves ---------------------------------------------------------------------------------------------------
 
     async def _start_moves(self, facts: StationFacts) -> None:
@@ -292,7 +237,7 @@ class Station:
             if move.kind is MoveKind.RELEASE:
                 swap = self.parts.ledger.swaps.get(move.swap_id)
                 if swap is not None:
-                    await self._released(swap)
+                    await self._visitors.released(swap)
         except MoveEnded as ended:
             if move.kind is MoveKind.CHECK and ended.reaction is Reaction.REPLAN and unit.executes:
                 note = self.parts.ledger.inventory.note(move.pack)
@@ -448,15 +393,6 @@ class Station:
         self._publish_swap(order, SwapPhase.ADMITTED)
         return order
 
-    async def _released(self, swap: Swap) -> None:
-        """The vehicle has left: the next one must not be told to leave."""
-        try:
-            await self.parts.hal.vehicles[f"{swap.order.dock}.vehicle"].stop()
-        except HalError as error:
-            _log.warning("the request to leave could not be taken back: %s", error)
-        left = [pack for pack in swap.old_packs if self.parts.ledger.inventory.place_of(pack) is not None]
-        await self.parts.ledger.swap_changed(swap.order.swap_id, released=True, old_packs=left)
-
     async def _end_swaps(self) -> None:
         """A swap ends when what it left in the station is in slots, on charge, or isolated there with a reason."""
         ledger = self.parts.ledger
@@ -551,21 +487,6 @@ class Station:
                 self.parts.events.publish(PackEvent(at, pack, origin, destination))
             case PackLeft(pack, place):
                 self.parts.events.publish(PackEvent(at, pack, place, ""))
-
-    async def _show_lamps(self) -> None:
-        """Keep stack lights and horns as the units' states want them; what cannot be written is tried again."""
-        while True:
-            for unit in self.units.values():
-                io = self.parts.hal.io[f"{unit.unit_id}.io"]
-                for name, value in unit.lamps(starved=not self.orders()).items():
-                    if self._memory.lamps.get(name) == value or name not in io.outputs:
-                        continue
-                    try:
-                        await io.set_output(name, value)
-                        self._memory.lamps[name] = value
-                    except HalError:
-                        break  # the link says so itself
-            await asyncio.sleep(LAMPS_S)
 
 
 async def _passed(unit: Unit) -> None:

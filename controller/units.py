@@ -41,6 +41,7 @@ STORE = "store"
 WARN_S = 2.0  # of horn before anything is energised (ISO 12100, 6.4.3: warn before starting)
 POWER_OFF_LOOK_S = 0.15
 POWER_OFF_LOOKS = 20  # 3 s: twice the drives' watchdog (profiles/motion/positioning_axis.toml) and a slow poll
+POWERED = frozenset({AxisState.STANDSTILL, AxisState.MOVING, AxisState.HOMING, AxisState.STOPPING})
 READINGS_LIMIT_S = 5.0  # for every device that a reset needs to be heard
 
 
@@ -149,9 +150,14 @@ class Unit:
             raise UnitRefused(self.unit_id, self.state.name, self._refusals)
 
     def boot(self) -> None:
-        """Be Stopped if the safety inputs are heard and good, else Aborted. Moves nothing."""
+        """Be Stopped if the safety inputs are heard and good and no drive has power, else Aborted, latched.
+
+        A drive still energised was so by an earlier life of this process: what it was doing is stopped here.
+        """
         reasons = self._safety_reasons()
         self.tripped = bool(reasons)
+        powered = [device for device in self.axes if self._may_have_power(device, unheard=False)]
+        reasons += [f"{device} had power when the controller started" for device in powered]
         self.cause = "; ".join(reasons) or "power-up"
         self._machine = UnitMachine(self.unit_id, State.ABORTED if reasons else State.STOPPED)
         if reasons:
@@ -232,15 +238,12 @@ class Unit:
 
     async def _resetting(self) -> list[str]:
         """Look at every place, warn, energise. Moves nothing."""
-        parts = self._parts
-        own_io = f"{self.unit_id}.io"
-        await parts.observer.refresh((self.safety, own_io, *self.axes))
-        reasons = self._safety_reasons() + self._manager.reset_begins(self.unit_id) + await self._take_stock()
+        reasons = await self._look_round()
         if reasons:
             return reasons
         await asyncio.sleep(WARN_S)  # the stack light's table sounds the horn in this state
         for device in self.axes:
-            axis = parts.hal.axes[device]
+            axis = self._parts.hal.axes[device]
             if not axis.reading.fresh(asyncio.get_running_loop().time(), READINGS_LIMIT_S).homed:
                 return [f"{device} is not homed"]
             async with axis.claim(f"{self.unit_id} reset"):
@@ -248,22 +251,23 @@ class Unit:
         self.tripped = False
         return []
 
-    async def _take_stock(self) -> list[str]:
-        """Compare this unit's places with what is sensed; adopt what names itself; name every contradiction.
+    async def _look_round(self) -> list[str]:
+        """Judge safety, faults and every place; what is in the way is looked at again for a while before it counts.
 
-        Packs say their serials in turn: what is in question is looked at again for a while.
+        Packs say their serials in turn, and a fault's condition must be gone for some seconds before the fault is.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READINGS_LIMIT_S
         while True:
+            await self._parts.observer.refresh((self.safety, f"{self.unit_id}.io", *self.axes))
             await self._settle_doubts()
             adopted, questions = self._compare()
-            if not questions or loop.time() >= deadline:
-                break
+            reasons = self._safety_reasons() + self._manager.reset_begins(self.unit_id) + questions
+            if not reasons:
+                await self._parts.ledger.places(f"reset of {self.unit_id}", adopted)
+            if not reasons or loop.time() >= deadline:
+                return reasons
             await asyncio.sleep(READINGS_LIMIT_S / 10)
-        if not questions:
-            await self._parts.ledger.places(f"reset of {self.unit_id}", adopted)
-        return questions
 
     async def _settle_doubts(self) -> None:
         """A pack whose step was cut short is where exactly one of the places in doubt senses one, once all rests."""
@@ -339,9 +343,10 @@ class Unit:
             await asyncio.sleep(POWER_OFF_LOOK_S)
         return []
 
-    def _may_have_power(self, device: str) -> bool:
+    def _may_have_power(self, device: str, *, unheard: bool = True) -> bool:
+        """Whether a drive is energised, or braking; ``unheard``: what to take for one that says nothing."""
         status = self._parts.hal.axes[device].reading.value
-        return status is None or status.state not in {AxisState.POWER_OFF, AxisState.FAULT}
+        return unheard if status is None else status.state in POWERED
 
     async def _nothing(self) -> list[str]:
         return []

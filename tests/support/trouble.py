@@ -120,13 +120,8 @@ def heartbeat_unseen(device: str) -> Cause:
     def cause(rig: StationRig) -> Undo:
         watchdog = rig.plant.axes[device].watchdog
         assert watchdog is not None
-        feed = watchdog.feed
-        watchdog.feed = lambda: None  # type: ignore[method-assign]
-
-        def undo() -> None:
-            watchdog.feed = feed  # type: ignore[method-assign]
-
-        return undo
+        vars(watchdog)["feed"] = lambda: None
+        return lambda: vars(watchdog).__delitem__("feed")
 
     return cause
 
@@ -202,7 +197,7 @@ class Story:
         self.mark = len(rig.events)
         undo = trouble.cause(rig)
         for code in trouble.shows:
-            await self._until(lambda e, c=code: _raised(e, c), f"{name}: no {code.name}", SHOWN_LIMIT_S)  # type: ignore[misc]
+            await self._until(partial(_raised, code), f"{name}: no {code.name}", SHOWN_LIMIT_S)
         for unit, state in trouble.rests.items():
             await self._until_state(unit, state, name)
         await asyncio.sleep(trouble.endures_s)
@@ -279,8 +274,9 @@ class Story:
 
     async def _until_state(self, unit: str, state: State, name: str) -> None:
         if self.rig.app.station.units[unit].state is not state:
-            reaches = lambda e: isinstance(e, UnitEvent) and e.unit == unit and e.state == state.name  # noqa: E731
-            await self._until(reaches, f"{name}: {unit} does not come to {state.name}", SHOWN_LIMIT_S)
+            await self._until(
+                partial(_reaches, unit, state), f"{name}: {unit} does not come to {state.name}", SHOWN_LIMIT_S
+            )
 
     async def _until(self, fits: Callable[[Event], bool], why: str, limit_s: float) -> None:
         """Wait for an event after ``mark``; the mark stays."""
@@ -304,7 +300,11 @@ _UNSETTLED = frozenset(
 )
 
 
-def _raised(event: Event, code: FaultCode) -> bool:
+def _reaches(unit: str, state: State, event: Event) -> bool:
+    return isinstance(event, UnitEvent) and event.unit == unit and event.state == state.name
+
+
+def _raised(code: FaultCode, event: Event) -> bool:
     return isinstance(event, FaultEvent) and event.name == code.name and event.state == "raised"
 
 
