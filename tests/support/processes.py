@@ -97,9 +97,9 @@ class Part:
 
 
 class TwoProcesses:
-    """The demo station on addresses of its own in ``folder``."""
+    """The demo station on addresses of its own in ``folder``; ``more`` is added to its file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self.folder = folder
         self.socket = folder / "station.sock"
         text = DEMO.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ class TwoProcesses:
             text = text.replace(f"port = {old}", f"port = {new}")
         text = text.replace("@demo.", f"@two{os.getpid()}.").replace("build/demo", str(folder))
         self.file = folder / "station.toml"
-        self.file.write_text(text, encoding="utf-8")
+        self.file.write_text(text + more, encoding="utf-8")
         self._starts = 0
 
     @asynccontextmanager
