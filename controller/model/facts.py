@@ -148,7 +148,7 @@ def facts_from(
         for dock_id, dock in layout.docks.items()
     }
     slots = {
-        slot: _slot_facts(slot, inventory, snapshot, in_service=slot not in out_of_service)
+        slot: _slot_facts(slot, layout, inventory, snapshot, in_service=slot not in out_of_service)
         for slot in layout.store.slots
     }
     packs = {
@@ -269,7 +269,9 @@ def _heard(slot: str, snapshot: StationSnapshot) -> PackStatus | None:
     return _read(lambda: snapshot.pack(pack_monitor_of(slot)))
 
 
-def _slot_facts(slot: str, inventory: Inventory, snapshot: StationSnapshot, *, in_service: bool) -> SlotFacts:
+def _slot_facts(
+    slot: str, layout: Layout, inventory: Inventory, snapshot: StationSnapshot, *, in_service: bool
+) -> SlotFacts:
     connector = _read(lambda: snapshot.connector(connector_of(slot)))
     charger = _read(lambda: snapshot.charger(charger_of(slot)))
     pack = inventory.at(slot)
@@ -278,7 +280,9 @@ def _slot_facts(slot: str, inventory: Inventory, snapshot: StationSnapshot, *, i
     plugged = connector is not None and connector.engaged and not connector.disengaged
     unplugged = connector is not None and connector.disengaged and not connector.engaged
     charging = charger is not None and charger.state is ChargerState.CHARGING
-    pending = slot in inventory.to_hand_off and not charging
+    # After an abort or a restart a charger stands still that nobody stopped for good: its pack is handed off again.
+    low = heard is not None and heard.soc_pct < layout.store.pack_soc_pct_min
+    pending = (slot in inventory.to_hand_off or low) and not charging
     due = isinstance(pack, str) and connector is not None and (not plugged or pending)
     return SlotFacts(plugged, unplugged, due, in_service and not stranger and pack is not UNKNOWN)
 

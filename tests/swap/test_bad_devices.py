@@ -60,7 +60,7 @@ SLOTS = (
 @virtual
 @pytest.mark.parametrize("troubles", [SAFETY, DRIVES, SLOTS], ids=["safety", "drives", "slots"])
 async def test_a_swap_survives_its_devices(tmp_path: Path, troubles: Sequence[Trouble]) -> None:
-    """Each trouble ends in its named fault and unit state; the swap goes on after it to DONE, and so does a next."""
+    """Each trouble ends in its named fault and unit state; the swap goes on to DONE, and so does a next."""
     async with station_rig("demo", tmp_path) as rig:
         await Story(rig).tell(troubles)
         if troubles is SAFETY:  # the longest story stands for the others

@@ -101,7 +101,7 @@ IDLE = (
 @virtual
 @pytest.mark.parametrize("troubles", [FETCHING, DOCKING, HANDING_OFF], ids=["fetching", "docking", "handing off"])
 async def test_a_swap_survives_its_wires(tmp_path: Path, troubles: Sequence[Trouble]) -> None:
-    """Each trouble ends in its named faults and unit states; the swap goes on after it to DONE, and so does a next."""
+    """Each trouble ends in its named faults and unit states; the swap goes on to DONE, and so does a next."""
     async with station_rig("demo", tmp_path) as rig:
         await Story(rig).tell(troubles)
         if troubles is DOCKING:  # the longest story stands for the others
