@@ -106,8 +106,8 @@ class FaultWatch:
         reading = self._groups[kind][device].reading
         report = self.faults.report
         # What a pack says wrongly is a fault of its own; of all others, what cannot be believed was not heard.
-        unheard = {Quality.LOST, Quality.NEVER} | ({Quality.INVALID} if kind != "packs" else set())
-        silent = reading.quality in unheard and self._should_be_heard(kind, device)
+        unheard = reading.quality is not Quality.GOOD and (kind != "packs" or reading.quality is not Quality.INVALID)
+        silent = unheard and self._should_be_heard(kind, device)
         report(silence, device, silent, f"{device} is {reading.quality}")
         value = reading.value
         if value is None or reading.quality is not Quality.GOOD:

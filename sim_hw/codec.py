@@ -30,27 +30,31 @@ class ExcCode(IntEnum):
     GATEWAY_NO_RESPONSE = 11
 
 
-# type → (bits, signed). The simulated devices have integers and bits only.
-_INTEGERS = {"u16": (16, False), "s16": (16, True), "u32": (32, False), "s32": (32, True), "bit": (1, False)}
+# type → (lowest, highest, where its words lie). The simulated devices have integers and bits only.
+_INTEGERS = {
+    "bit": (0, 1, (0,)),
+    "u16": (0, 0xFFFF, (0,)),
+    "s16": (-0x8000, 0x7FFF, (0,)),
+    "u32": (0, 0xFFFF_FFFF, (0, 16)),
+    "s32": (-0x8000_0000, 0x7FFF_FFFF, (0, 16)),
+}
 
 
 def to_words(row: RegisterSpec, value: float) -> list[int]:
     """Return the registers of a physical value; a value that does not fit saturates, as devices do."""
-    bits, signed = _INTEGERS[row.type]
-    raw = round(value / row.scale)
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    raw = max(low, min(high, raw))
-    words = [(raw >> shift) & _WORD for shift in range(0, bits, 16)]
+    low, high, shifts = _INTEGERS[row.type]
+    raw = max(low, min(high, round(value / row.scale)))
+    words = [raw >> shift & _WORD for shift in shifts]
     return words if row.word_order == "little" else words[::-1]
 
 
 def from_words(row: RegisterSpec, words: Sequence[int]) -> float:
     """Return the physical value of a row's registers."""
-    bits, signed = _INTEGERS[row.type]
+    _, high, shifts = _INTEGERS[row.type]
     ordered = words if row.word_order == "little" else list(reversed(words))
-    raw = sum(word << (16 * i) for i, word in enumerate(ordered))
-    if signed and raw >> (bits - 1):
-        raw -= 1 << bits
+    raw = sum(word << shift for word, shift in zip(ordered, shifts, strict=True))
+    if raw > high:
+        raw -= 1 << 16 * len(shifts)
     return round(raw * row.scale, 9)  # 4999 x 0.1 is 499.9, not 499.90000000000003
 
 
@@ -141,11 +145,12 @@ class UnitImage:
 
     def read(self, table: Table, address: int, count: int) -> list[int] | ExcCode:
         """Return ``count`` registers or bits as the devices have them now."""
-        known = self._plans.get((table, address, count))
-        plan = known if known is not None else self._plan(table, address, count)
-        if isinstance(plan, ExcCode):
-            return plan
-        self._plans[table, address, count] = plan
+        plan: _Plan | ExcCode | None = self._plans.get((table, address, count))
+        if plan is None:
+            plan = self._plan(table, address, count)
+            if isinstance(plan, ExcCode):
+                return plan
+            self._plans[table, address, count] = plan
         answer = [0] * count
         for part in plan.parts:
             for name, value in part.block.values().items():

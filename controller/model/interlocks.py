@@ -153,8 +153,13 @@ def holds_violations(snapshot: StationSnapshot, step: Step, layout: Layout, pack
 
 
 def concerns(device: str, step: Step, layout: Layout) -> bool:
-    """Whether a device's readings can matter to the step's rules: those of other slots and docks cannot."""
-    owner = device.split(".", 1)[0]
+    """Whether a device's readings can matter to the step's rules: those of other slots and docks cannot.
+
+    An I/O module's always can: it carries inputs of whatever is wired to it.
+    """
+    owner, _, role = device.partition(".")
+    if role == "io":
+        return True
     if layout.is_slot(owner):
         return owner == step.place
     if owner in layout.docks:

@@ -121,6 +121,8 @@ class PackPlant:
     @property
     def voltage_v(self) -> float:
         """Voltage at the cells' end of the contactors."""
+        if not self.current_a:
+            return self.open_circuit_v
         return self.open_circuit_v + self.current_a * self.resistance_ohm
 
     @property
@@ -139,20 +141,21 @@ class PackPlant:
     def status(self) -> PackStatus:
         """Return what the BMS says of itself now."""
         noise = self._noise.at(self._core.now)
-        cell_v = self.voltage_v / self.model.cells
+        voltage_v, temperature_c = self.voltage_v, self.temperature_c
+        cell_v = voltage_v / self.model.cells
         measured_a = self.current_a + 0.05 * noise if self.contactors_closed else 0.0
         return PackStatus(
             serial=self.serial,
             soc_pct=self.soc_pct,
             soh_pct=self.soh_pct,
-            pack_voltage_v=self.voltage_v + 0.05 * noise,
+            pack_voltage_v=voltage_v + 0.05 * noise,
             pack_current_a=measured_a,
             charge_voltage_v_max=self.charge_voltage_v_max,
             charge_current_a_max=self.charge_current_a_max,
             cell_voltage_v_max=cell_v + self._spread_v,
             cell_voltage_v_min=cell_v - self._spread_v,
-            temperature_c_max=self.temperature_c + self._spread_c,
-            temperature_c_min=self.temperature_c - self._spread_c,
+            temperature_c_max=temperature_c + self._spread_c,
+            temperature_c_min=temperature_c - self._spread_c,
             insulation_kohm=self.insulation_kohm,
             contactors_closed=self.contactors_closed,
             fault_code=self.fault_code,
