@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from controller.model.bolts import proves_closed
 from controller.model.intent import Step
 from controller.model.layout import (
     FORK,
@@ -19,7 +20,7 @@ from controller.model.layout import (
 )
 from controller.model.snapshot import StationSnapshot
 from controller.model.transfers import SAFE_CURRENT_A, charger_is_off, is_awake, near
-from hal.types import BoltResult, BoltState, ChargerState, VehicleRequest
+from hal.types import BoltState, ChargerState, VehicleRequest
 
 SETPOINT_TOLERANCE_V = 0.2  # two steps of the generic charger's registers
 SETPOINT_TOLERANCE_A = 0.2
@@ -68,12 +69,18 @@ def heads(engaged: bool) -> Confirm:
 
 
 def bolts(wanted: BoltState) -> Confirm:
-    """Every bolt of the mount is at its end, by a turn that ended well."""
+    """Every bolt is where it should be; locked ones are so by torque and angle."""
 
-    def confirm(_layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
-        bolts = enumerate(snapshot.lock_bank(locks_of(step.place)).bolts, start=1)
-        wrong = [n for n, b in bolts if b.state is not wanted or b.result not in {BoltResult.OK, BoltResult.NONE}]
-        return f"bolts {wrong} of {step.place} are not {wanted.name.lower()}" if wrong else None
+    def confirm(layout: Layout, step: Step, snapshot: StationSnapshot) -> str | None:
+        bank = snapshot.lock_bank(locks_of(step.place))
+        if wanted is BoltState.UNLOCKED:
+            wrong = [n for n, bolt in enumerate(bank.bolts, start=1) if bolt.state is not wanted]
+            return f"bolts {wrong} of {step.place} are not open" if wrong else None
+        window = layout.docks[step.dock].lock_banks.get(step.place)
+        if window is None:
+            return f"nothing says what proves a bolt of {step.place}"
+        wrong = [n for n, bolt in enumerate(bank.bolts, start=1) if not proves_closed(bolt, window)]
+        return f"bolts {wrong} of {step.place} are not proven closed" if wrong else None
 
     return confirm
 

@@ -8,6 +8,7 @@ stops its devices first and is then raised; the first error is the one reported.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -228,7 +229,7 @@ class StepRunner:
             await self._ledger.failed(intent, step, _reason(error), records)
 
         task = asyncio.get_running_loop().create_task(write())
-        await _settled(task)
+        await _settled(task, math.inf)  # the journal has limits of its own; until it has answered, the claim stays
         cleanup = _error_of(task)
         if not isinstance(cleanup, Exception):
             return
@@ -242,7 +243,9 @@ class StepRunner:
         deadline = loop.time() + SENSE_LIMIT_S
         while True:
             await self._observer.refresh(self._involved(spec, step))
-            records = places_after_failure(step, self._ledger.inventory, self._observer.snapshot())
+            records = places_after_failure(
+                step, self._hands.layout, self._ledger.inventory, self._observer.snapshot()
+            )
             if loop.time() >= deadline or not any(isinstance(record, PlaceUnknown) for record in records):
                 return records
             await asyncio.sleep(SENSE_LIMIT_S / 5)
@@ -282,14 +285,14 @@ async def _every(period_s: float, call: Callable[[], None]) -> None:
         call()
 
 
-async def _settled(task: asyncio.Future[None]) -> None:
-    """Wait, bounded, until a task has ended, however often we are cancelled meanwhile; then let that through."""
+async def _settled(task: asyncio.Future[None], limit_s: float = SETTLE_LIMIT_S) -> None:
+    """Wait, at most ``limit_s``, until a task has ended, however often we are cancelled; then let that through."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + SETTLE_LIMIT_S
+    deadline = loop.time() + limit_s
     cancelled: asyncio.CancelledError | None = None
     while not task.done() and loop.time() < deadline:
         try:
-            await asyncio.wait({task}, timeout=deadline - loop.time())
+            await asyncio.wait({task}, timeout=None if math.isinf(deadline) else deadline - loop.time())
         except asyncio.CancelledError as again:
             cancelled = again
     if cancelled is not None:

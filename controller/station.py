@@ -170,6 +170,8 @@ class Station:
     async def _decide(self) -> None:
         snapshot = self.parts.observer.snapshot()
         await self._visitors.note(snapshot, busy=lambda dock: bool(self._moves_of(dock)))
+        for swap, why in self._visitors.missed(snapshot):
+            await self._end_swap(swap, SwapResult.CANCELLED, why)
         facts = self._facts(snapshot)
         if not self._running:
             stale = [Unreserved(place) for place in stale_reservations(facts, ())]
@@ -237,7 +239,7 @@ class Station:
             if move.kind is MoveKind.RELEASE:
                 swap = self.parts.ledger.swaps.get(move.swap_id)
                 if swap is not None:
-                    await self._visitors.released(swap)
+                    await self._visitors.forget(move.dock)
         except MoveEnded as ended:
             if move.kind is MoveKind.CHECK and ended.reaction is Reaction.REPLAN and unit.executes:
                 note = self.parts.ledger.inventory.note(move.pack)
@@ -284,6 +286,10 @@ class Station:
             memory.clear()
         return self.watch.blocking(unit_id)
 
+    def in_the_way(self, unit_id: str) -> list[str]:
+        """See UnitManager."""
+        return self.watch.blocking(unit_id)
+
     def _on_fault(self, change: Change, fault: Fault) -> None:
         """React to a fault by its effect, never by its code."""
         number, name = fault.spec.number, fault.spec.name
@@ -300,7 +306,8 @@ class Station:
         if effect is Effect.ABORT and unit.state is State.CLEARING:
             return  # what a Clear brings to light is what it is there to clear; it fails if it cannot
         if effect >= Effect.ABORT:
-            unit.tripped = unit.tripped or effect is Effect.SAFE_STOP
+            if effect is Effect.SAFE_STOP:
+                unit.trip()
             self._abort(unit, cause)
         elif effect is Effect.HOLD and unit.state in {State.EXECUTE, State.SUSPENDED}:
             unit.fire(Command.HOLD, cause)
@@ -350,6 +357,8 @@ class Station:
         for unit in units:
             if unit.state not in {State.IDLE, State.SUSPENDED, State.EXECUTE}:
                 raise UnitRefused(unit.unit_id, "START", [f"it is {unit.state.name}: {unit.cause}"])
+            if faults := self.watch.blocking(unit.unit_id):
+                raise UnitRefused(unit.unit_id, "START", faults)
         swaps = self.parts.ledger.swaps.values()
         present = next((swap.order for swap in swaps if swap.order.dock == dock and not swap.released), None)
         if present is not None and units[0].state is not State.IDLE:
@@ -364,6 +373,9 @@ class Station:
             start = {State.IDLE: Command.START, State.SUSPENDED: Command.UNSUSPEND}.get(unit.state)
             if start is not None:
                 unit.fire(start, f"swap {order.swap_id}")
+            elif unit.state is not State.EXECUTE:
+                why = f"it is {unit.state.name}: {unit.cause}; {order.swap_id} is open and goes on when started again"
+                raise UnitRefused(unit.unit_id, "START", [why])
         self._wake.set()
         return order
 
@@ -408,9 +420,12 @@ class Station:
             detail = "; ".join(
                 f"{pack} in {place}: {isolated[place]}" for pack, place in places.items() if place in isolated
             )
-            await ledger.swap_ended(swap.order.swap_id, result, detail)
-            self._memory.phases.pop(swap.order.swap_id, None)
-            self._publish_swap(swap.order, "", result, detail)
+            await self._end_swap(swap, result, detail)
+
+    async def _end_swap(self, swap: Swap, result: SwapResult, detail: str) -> None:
+        await self.parts.ledger.swap_ended(swap.order.swap_id, result, detail)
+        self._memory.phases.pop(swap.order.swap_id, None)
+        self._publish_swap(swap.order, "", result, detail)
 
     def _settled_in(self, place: str) -> bool:
         if place in self.parts.layout.store.quarantine:

@@ -28,6 +28,7 @@ from controller.confirmations import (
     vehicle_awake,
     vehicle_secured,
 )
+from controller.model.bolts import all_open, all_proven
 from controller.model.intent import Step, StepKind
 from controller.model.inventory import HandedOff, Inventory, InventoryRecord, PackLeft, PackMoved, PlaceUnknown
 from controller.model.layout import (
@@ -41,7 +42,7 @@ from controller.model.layout import (
 )
 from controller.model.snapshot import IO_AGE_S_MAX, MOTION_AGE_S_MAX, StationSnapshot
 from hal.api import HalSet
-from hal.types import BoltResult, BoltState, LockBankStatus, VehicleRequest
+from hal.types import BoltState, VehicleRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +490,9 @@ def places_after(step: Step, layout: Layout, inventory: Inventory) -> tuple[Inve
     return (PackMoved(step.pack, *moved(step)),)
 
 
-def places_after_failure(step: Step, inventory: Inventory, snapshot: StationSnapshot) -> tuple[InventoryRecord, ...]:
+def places_after_failure(
+    step: Step, layout: Layout, inventory: Inventory, snapshot: StationSnapshot
+) -> tuple[InventoryRecord, ...]:
     """Return what the inventory must record of a step that did not end well, by what the sensors say now.
 
     A pack changes hands with the last bolt, or with its weight. Where the sensors do not say which side of that
@@ -502,10 +505,12 @@ def places_after_failure(step: Step, inventory: Inventory, snapshot: StationSnap
     if inventory.at(origin) != step.pack:
         return ()
     if step.kind in {StepKind.UNLOCK_PACK, StepKind.LOCK_PACK}:
-        wanted = BoltState.UNLOCKED if step.kind is StepKind.UNLOCK_PACK else BoltState.LOCKED
         bank = snapshot.locks.get(locks_of(step.place))
-        known = bank is not None and bank.is_fresh(snapshot.taken_at, MOTION_AGE_S_MAX)
-        done = known and bank is not None and bank.value is not None and _every_bolt(bank.value, wanted)
+        if bank is None or bank.value is None or not bank.is_fresh(snapshot.taken_at, MOTION_AGE_S_MAX):
+            return ()
+        dock = layout.docks[step.dock]
+        unlocking = step.kind is StepKind.UNLOCK_PACK
+        done = all_open(bank.value) if unlocking else all_proven(bank.value, dock.lock_banks.get(step.place))
         return (PackMoved(step.pack, origin, destination),) if done else ()
     sensed = [place for place in (origin, destination) if _senses(snapshot, place)]
     dark = [place for place in (origin, destination) if _senses(snapshot, place) is None]
@@ -513,10 +518,6 @@ def places_after_failure(step: Step, inventory: Inventory, snapshot: StationSnap
         why = f"{step.kind} of {step.pack} was cut short and the sensors do not say where it is"
         return (PlaceUnknown(origin, why), PlaceUnknown(destination, why))
     return (PackMoved(step.pack, origin, destination),) if sensed == [destination] else ()
-
-
-def _every_bolt(bank: LockBankStatus, wanted: BoltState) -> bool:
-    return all(b.state is wanted and b.result in {BoltResult.OK, BoltResult.NONE} for b in bank.bolts)
 
 
 def _senses(snapshot: StationSnapshot, place: str) -> bool | None:

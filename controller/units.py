@@ -72,6 +72,10 @@ class UnitManager(Protocol):
         """End the unit's moves: at once when it aborts, else each at the end of its step; return when they have."""
         ...
 
+    def in_the_way(self, unit_id: str) -> list[str]:
+        """Return a sentence for each standing fault that keeps the unit from starting."""
+        ...
+
     def reset_begins(self, unit_id: str) -> list[str]:
         """A person resets the unit: forget what its moves raised; return which standing faults are in the way."""
         ...
@@ -90,6 +94,7 @@ class Unit:
         self.unit_id = unit_id
         self.cause = "power-up"
         self.tripped = False
+        self._writes: set[asyncio.Task[None]] = set()
         self._parts = parts
         self._manager = manager
         self._machine = UnitMachine(unit_id)
@@ -155,7 +160,11 @@ class Unit:
         A drive still energised was so by an earlier life of this process: what it was doing is stopped here.
         """
         reasons = self._safety_reasons()
-        self.tripped = bool(reasons)
+        if reasons:
+            self.trip()
+        elif self.unit_id in self._parts.ledger.tripped:
+            self.tripped = True
+            reasons = [f"{self.unit_id}: a safety trip before the restart has not been reset on site"]
         powered = [device for device in self.axes if self._may_have_power(device, unheard=False)]
         reasons += [f"{device} had power when the controller started" for device in powered]
         self.cause = "; ".join(reasons) or "power-up"
@@ -164,13 +173,27 @@ class Unit:
             self._parts.hal.latch_stop(self.cause, self.devices)
         self._announce()
 
+    def trip(self) -> None:
+        """Note that safety hardware stopped the unit: Clear and Reset need a person on site, also after a restart."""
+        if self.tripped:
+            return
+        self.tripped = True
+        write = asyncio.get_running_loop().create_task(self._parts.ledger.unit_tripped(self.unit_id, tripped=True))
+        self._writes.add(write)  # stopping does not wait for the disk
+        write.add_done_callback(self._written)
+
+    def _written(self, write: asyncio.Task[None]) -> None:
+        self._writes.discard(write)
+        if not write.cancelled() and write.exception() is not None:
+            _log.error("the trip of %s is not in the journal: %s", self.unit_id, write.exception())
+
     def look_at_safety(self) -> None:
         """Abort, in this loop turn, if the zone's safety hardware no longer permits motion or cannot be heard."""
         if self.state in {State.ABORTING, State.ABORTED}:
             return
         reasons = self._safety_reasons()
         if reasons:
-            self.tripped = True
+            self.trip()
             self.fire(Command.ABORT, "; ".join(reasons))
 
     async def close(self) -> None:
@@ -199,12 +222,13 @@ class Unit:
                 reasons = await act(self)
             except HalError as error:
                 reasons = [str(error)]
+            except Exception as error:  # noqa: BLE001 - a full disk or a bug: the unit must not hang in between
+                _log.exception("%s of %s failed", self.state.name, self.unit_id)
+                reasons = [f"{type(error).__name__}: {error}"]
             if reasons:
                 self._refusals = reasons
                 self.cause = "; ".join(reasons)
-                if self.state is State.CLEARING:  # the latch may be away already: in Aborted it stands
-                    self._parts.hal.latch_stop(self.cause, self.devices)
-                self._machine.fire(Command.ABORT if self.state is State.CLEARING else Command.STOP)
+                self._go_back()
             else:
                 self._machine.fire(SC)
             self._announce()
@@ -212,6 +236,15 @@ class Unit:
             if follow is None:
                 return
             act = follow
+
+    def _go_back(self) -> None:
+        """Leave an acting state that did not come to its end: out of a stop there is no way but on."""
+        if self.state in {State.ABORTING, State.STOPPING}:
+            self._machine.fire(SC)
+            return
+        if self.state is State.CLEARING:  # the latch may be away already: in Aborted it stands
+            self._parts.hal.latch_stop(self.cause, self.devices)
+        self._machine.fire(Command.ABORT if self.state is State.CLEARING else Command.STOP)
 
     async def _clearing(self) -> list[str]:
         """Faults away, latch away: nothing moves, nothing is energised."""
@@ -248,7 +281,9 @@ class Unit:
                 return [f"{device} is not homed"]
             async with axis.claim(f"{self.unit_id} reset"):
                 await axis.enable()
-        self.tripped = False
+        if self.tripped:
+            await self._parts.ledger.unit_tripped(self.unit_id, tripped=False)
+            self.tripped = False
         return []
 
     async def _look_round(self) -> list[str]:
@@ -318,7 +353,7 @@ class Unit:
         return None
 
     async def _starting(self) -> list[str]:
-        return self._safety_reasons()
+        return self._safety_reasons() + self._manager.in_the_way(self.unit_id)
 
     async def _stopping(self) -> list[str]:
         """Let each move end at its step's end, then take the torque away."""

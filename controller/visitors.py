@@ -15,12 +15,15 @@ from hal.errors import HalError, StaleReading
 
 _log = logging.getLogger(__name__)
 
+MISSED_S = 120.0  # a vehicle that is heard no more for so long before it arrived has turned round
+
 
 class Visitors:
     """Notes who comes and who goes; moves nothing."""
 
     def __init__(self, parts: UnitParts) -> None:
         self._parts = parts
+        self._heard_at: dict[str, float] = {}  # swap → when its vehicle was last heard, before it arrived
 
     async def note(self, snapshot: StationSnapshot, busy: Callable[[str], bool]) -> None:
         """Enter the packs of a vehicle that stands in place; take out those of one that has gone by itself.
@@ -43,8 +46,8 @@ class Visitors:
         if swap is None or swap.arrived:
             return
         vehicle = snapshot.vehicle(dock.device("vehicle"))
-        if any(mount.pack_serial == "" for mount in vehicle.mounts):
-            return  # a pack whose serial has not been heard whole yet
+        if vehicle.vehicle_id != swap.order.vehicle_id or any(m.pack_serial == "" for m in vehicle.mounts):
+            return  # another vehicle than was ordered for, or a serial that has not been heard whole yet
         records: list[InventoryRecord] = []
         packs: list[str] = []
         for mount, seen in zip(dock.mounts, vehicle.mounts, strict=False):
@@ -52,8 +55,8 @@ class Visitors:
                 packs.append(seen.pack_serial)
                 records.append(PackArrived(seen.pack_serial, mount))
                 records.append(PackNoted(seen.pack_serial, seen.pack_soc_pct, failed=False))
-        await ledger.places(f"vehicle {vehicle.vehicle_id} arrived in {dock.dock_id}", records)
-        await ledger.swap_changed(swap.order.swap_id, arrived=True, old_packs=packs)
+        arrived = {"swap_id": swap.order.swap_id, "arrived": True, "old_packs": packs}
+        await ledger.places(f"vehicle {vehicle.vehicle_id} arrived in {dock.dock_id}", records, arrived)
 
     def _is_gone(self, dock: DockLayout, snapshot: StationSnapshot) -> bool:
         """Whether a vehicle that is not in place has left: nothing holds it, and it is heard no more, or another is.
@@ -74,18 +77,37 @@ class Visitors:
         inventory = self._parts.ledger.inventory
         mounted = [(inventory.at(mount), mount) for mount in dock.mounts]
         records = [PackLeft(pack, mount) for pack, mount in mounted if isinstance(pack, str)]
-        if not records:
+        swaps = self._parts.ledger.swaps.values()
+        swap = next((s for s in swaps if s.order.dock == dock.dock_id and s.arrived and not s.released), None)
+        if not records and swap is None:
             return
-        await self._parts.ledger.places(f"the vehicle left {dock.dock_id}", records)
-        for swap in list(self._parts.ledger.swaps.values()):
-            if swap.order.dock == dock.dock_id and not swap.released:
-                await self.released(swap)
+        change = {"swap_id": swap.order.swap_id, "released": True} if swap else None
+        await self._parts.ledger.places(f"the vehicle left {dock.dock_id}", records, change)
+        await self.forget(dock.dock_id)
 
-    async def released(self, swap: Swap) -> None:
+    async def forget(self, dock: str) -> None:
         """The vehicle has left: the next one must not be told to leave."""
         try:
-            await self._parts.hal.vehicles[f"{swap.order.dock}.vehicle"].stop()
+            await self._parts.hal.vehicles[f"{dock}.vehicle"].stop()
         except HalError as error:
             _log.warning("the request to leave could not be taken back: %s", error)
-        left = [pack for pack in swap.old_packs if self._parts.ledger.inventory.place_of(pack) is not None]
-        await self._parts.ledger.swap_changed(swap.order.swap_id, released=True, old_packs=left)
+
+    def missed(self, snapshot: StationSnapshot) -> list[tuple[Swap, str]]:
+        """Return the swaps whose vehicle will not come, with why: another stands there, or it is heard no more."""
+        found = []
+        for swap in self._parts.ledger.swaps.values():
+            if swap.arrived or swap.released:
+                continue
+            dock, wanted = swap.order.dock, swap.order.vehicle_id
+            try:
+                heard = snapshot.vehicle(f"{dock}.vehicle").vehicle_id
+                standing = snapshot.input(f"{dock}.in_place")
+            except StaleReading:
+                heard, standing = "", False
+            if heard == wanted:
+                self._heard_at[swap.order.swap_id] = snapshot.taken_at
+            elif heard and standing:
+                found.append((swap, f"{heard} stands in {dock}, {wanted} was ordered for"))
+            elif snapshot.taken_at - self._heard_at.setdefault(swap.order.swap_id, snapshot.taken_at) > MISSED_S:
+                found.append((swap, f"{wanted} has not been heard for {MISSED_S:.0f} s"))
+        return found

@@ -145,12 +145,12 @@ class UnitImage:
 
     def read(self, table: Table, address: int, count: int) -> list[int] | ExcCode:
         """Return ``count`` registers or bits as the devices have them now."""
-        plan: _Plan | ExcCode | None = self._plans.get((table, address, count))
+        plan = self._plans.get((table, address, count))
         if plan is None:
-            plan = self._plan(table, address, count)
-            if isinstance(plan, ExcCode):
-                return plan
-            self._plans[table, address, count] = plan
+            made = self._plan(table, address, count)
+            if isinstance(made, ExcCode):
+                return made
+            plan = self._plans[table, address, count] = made
         answer = [0] * count
         for part in plan.parts:
             for name, value in part.block.values().items():

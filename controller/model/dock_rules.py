@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controller.model.bolts import proves_closed
+from controller.model.bolts import all_proven, proves_closed
 from controller.model.layout import locks_of
 from controller.model.situation import (
     STILL,
@@ -17,7 +17,7 @@ from controller.model.situation import (
     sensor_agrees,
 )
 from controller.model.transfers import SAFE_CURRENT_A, is_awake, near, stacker_at
-from hal.types import BoltState
+from hal.types import BoltResult, BoltState
 
 # An edge of the in-place sensor is no vehicle at rest: station hosts in the field went from edges to 2 s of level.
 IN_PLACE_STABLE_S_MIN = 2.0
@@ -256,7 +256,7 @@ def pack_on_lift(now: Situation) -> str | None:
 
 @rule
 def bolts_of_one_mind(now: Situation) -> str | None:
-    """Above the shuttle, the bolts of a mount are all locked or all unlocked, none turns, as the inventory has it."""
+    """Above the shuttle, the bolts of a mount are all open, or all locked and proven, as the inventory has it."""
     if not now.snapshot.input(now.dock.device("in_place")):
         return None
     for mount in _mounts_above(now):
@@ -265,8 +265,15 @@ def bolts_of_one_mind(now: Situation) -> str | None:
         if states not in ({BoltState.LOCKED}, {BoltState.UNLOCKED}):
             return f"bolts of {mount} are {', '.join(sorted(s.name.lower() for s in states)) or 'not known'}"
         held = now.pack_at(mount) is not None
+        untouched = all(bolt.result is BoltResult.NONE for bolt in bank.bolts)  # as the vehicle brought them
         if states == {BoltState.UNLOCKED} and held:
             return f"every bolt of {mount} is open, but its pack counts as in the mount"
+        if (
+            states == {BoltState.LOCKED}
+            and held
+            and not (untouched or all_proven(bank, now.dock.lock_banks.get(mount)))
+        ):
+            return f"the bolts of {mount} are locked, and their last turn does not prove it"
         if states == {BoltState.LOCKED} and not held and any(now.pack_at(table) for table in now.dock.tables):
             return f"every bolt of {mount} is locked, but no pack counts as in the mount"
     return None

@@ -10,7 +10,7 @@ from hal.types import VehicleStatus
 
 
 class SwapRefused(Exception):
-    """A swap cannot be accepted. ``kind``: not_found or refused. Nothing has changed."""
+    """A swap cannot be accepted. ``kind``: not_found, usage or refused. Nothing has changed."""
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(why)
@@ -40,7 +40,7 @@ def goals_for(
     try:
         chosen = {mount: Goal(goal) for mount, goal in named.items()}
     except ValueError as error:
-        raise SwapRefused("refused", f"{error}; goals: {', '.join(Goal)}") from error
+        raise SwapRefused("usage", f"{error}; goals: {', '.join(Goal)}") from error
     there = dict(zip(dock.mounts, vehicle.mounts, strict=False))
     lacking = [mount for mount, goal in chosen.items() if mount not in there and goal is not Goal.KEEP]
     if lacking:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from controller.model.intent import Goal, Step, StepKind, SwapOrder
-from controller.model.inventory import InventoryRecord, PlaceUnknown, empty_inventory, from_json, to_json
+from controller.model.inventory import InventoryRecord, PackLeft, PlaceUnknown, empty_inventory, from_json, to_json
 from controller.model.layout import Layout
 from controller.records.journal import Journal, JournalEntry
 
@@ -43,6 +43,7 @@ class Ledger:
         self.swaps: dict[str, Swap] = {}
         self.unfinished: dict[int, Step] = {}
         self.swap_count = 0
+        self.tripped: set[str] = set()
         self._doubts: dict[str, tuple[str, ...]] = {}
         self.was_empty = True
 
@@ -63,8 +64,11 @@ class Ledger:
         return await self._journal.append("intent", {"step": asdict(step)})
 
     async def done(self, intent: int, step: Step, records: Sequence[InventoryRecord]) -> None:
-        """Write that a step was confirmed, with the place changes that follow from it."""
-        await self._write("outcome", {"intent": intent, "kind": step.kind, "result": "done"}, records)
+        """Write that a step was confirmed, with what follows: place changes, a released vehicle's swap."""
+        body: dict[str, object] = {"intent": intent, "kind": step.kind, "result": "done"}
+        if step.kind is StepKind.RELEASE_VEHICLE and step.swap_id in self.swaps:
+            body["swap"] = {"swap_id": step.swap_id, "released": True}
+        await self._write("outcome", body, records)
 
     async def failed(self, intent: int, step: Step, detail: str, records: Sequence[InventoryRecord]) -> None:
         """Write that a step did not end well, with what the sensors say of its pack."""
@@ -74,10 +78,20 @@ class Ledger:
             body["doubt"] = {"pack": step.pack, "candidates": unknown}
         await self._write("outcome", body, records)
 
-    async def places(self, why: str, records: Sequence[InventoryRecord]) -> None:
-        """Write place changes that no step made: a vehicle arrived, a reservation, a person's answer."""
-        if records:
-            await self._write("places", {"why": why}, records)
+    async def places(
+        self, why: str, records: Sequence[InventoryRecord], swap: Mapping[str, object] | None = None
+    ) -> None:
+        """Write place changes that no step made: a vehicle arrived, a reservation, a person's answer.
+
+        ``swap`` is what changes of a swap by that (``swap_id`` and what ``swap_changed`` takes): one write, so that
+        no power cut can come between the two.
+        """
+        if records or swap:
+            await self._write("places", {"why": why, **({"swap": swap} if swap else {})}, records)
+
+    async def unit_tripped(self, unit: str, *, tripped: bool) -> None:
+        """Write that a safety trip stopped a unit, or that a person on site has reset it."""
+        await self._write("unit_tripped", {"unit": unit, "tripped": tripped}, ())
 
     # --- swaps ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +139,12 @@ class Ledger:
         records = body.get("records", ())
         if isinstance(records, (list, tuple)):
             self.inventory = self.inventory.apply_all([from_json(record) for record in records])
+        change = body.get("swap")
+        if isinstance(change, Mapping):
+            self._change({**change, "records": records})
         match entry.kind:
+            case "unit_tripped":
+                (self.tripped.add if body["tripped"] else self.tripped.discard)(str(body["unit"]))
             case "intent":
                 self.unfinished[entry.seq] = _step(body["step"])
             case "outcome":
@@ -162,11 +181,18 @@ class Ledger:
         if "arrived" in body:
             swap = replace(swap, arrived=bool(body["arrived"]))
         if "released" in body:
-            swap = replace(swap, released=bool(body["released"]))
+            left = {record["pack"] for record in _left(body.get("records", ()))}
+            kept = tuple(pack for pack in swap.old_packs if pack not in left)
+            swap = replace(swap, released=bool(body["released"]), old_packs=kept)
         if "old_packs" in body:
             packs = body["old_packs"]
             swap = replace(swap, old_packs=tuple(str(p) for p in packs) if isinstance(packs, (list, tuple)) else ())
         self.swaps[swap.order.swap_id] = swap
+
+
+def _left(records: object) -> list[Mapping[str, object]]:
+    found = records if isinstance(records, (list, tuple)) else ()
+    return [record for record in found if isinstance(record, Mapping) and record.get("kind") == PackLeft.__name__]
 
 
 def _step(raw: object) -> Step:

@@ -194,6 +194,24 @@ async def test_an_output_that_failed_is_not_shown_as_written() -> None:
         assert module.outputs == {}
 
 
+async def test_an_unchanged_device_has_a_new_reading_of_the_same_value() -> None:
+    """Registers that did not change are not decoded again, but dated anew; after a loss they count as before."""
+    line = PeerLine()
+    module = io_module(line)
+    line.image[4, Table.DISCRETE, 9] = 1
+    async with running(line.run(), module.unit.poller.run()):
+        await asyncio.sleep(0)
+        first = await module.refresh()
+        second = await module.refresh()
+        assert second.value is first.value
+        assert second.measured_at > first.measured_at
+        module.unit.link_changed(LinkState.DOWN)
+        third = await module.refresh()
+        assert (third.quality, third.value) == (Quality.GOOD, {"in_place": False, "gate": True})
+        line.image[4, Table.DISCRETE, 9] = 0
+        assert (await module.refresh()).value == {"in_place": False, "gate": False}
+
+
 async def test_inputs_are_lost_at_once_with_the_line() -> None:
     """When the line goes down, inputs are LOST in that very turn with their values, and listeners are told."""
     line = PeerLine()

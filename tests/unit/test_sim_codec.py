@@ -153,6 +153,21 @@ def test_reserved_registers_read_zero_and_anything_else_is_an_illegal_address() 
         assert image.read(table, address, count) is ExcCode.ILLEGAL_ADDRESS
 
 
+def test_a_read_may_begin_and_end_inside_a_number_and_see_what_was_added_since() -> None:
+    """Any part of a block can be read, the same part again with other values, and units that are added later too."""
+    image, axis = axis_image()
+    axis.position_mm = -5.0
+    assert image.read(Table.INPUT, 39, 1) == [0xEC78]
+    assert image.read(Table.INPUT, 32, 7) == [2, 0, 0, 0, 0, 0, 0xFFFF]
+    axis.position_mm = 0.0
+    assert image.read(Table.INPUT, 39, 1) == [0]
+    assert image.read(Table.INPUT, 39, 1 + 9) is ExcCode.ILLEGAL_ADDRESS
+    profile = load_register_map("motion/positioning_axis")
+    third = Axis()
+    image.add_device(profile, device_block(profile, 2, third.values, third.write))
+    assert image.read(Table.INPUT, 39, 1 + 9) == [0] * 9 + [2]
+
+
 def test_a_write_is_decoded_whole_and_can_be_read_back() -> None:
     """A command block arrives as physical values in one call and stays readable."""
     image, axis = axis_image()

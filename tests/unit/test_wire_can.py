@@ -198,6 +198,47 @@ async def test_a_bus_that_goes_down_fails_its_buses_and_forgets_what_was_queued(
 
 
 @virtual
+async def test_a_bus_that_is_switched_by_who_hears_a_frame_carries_one_frame_at_a_time() -> None:
+    """A node that takes the bus down and up while it hears a frame, and sends, is heard once, in its own bit time."""
+    wire = LoopCan(500_000)
+    heard: list[tuple[int, float]] = []
+    loop = asyncio.get_running_loop()
+
+    def switch(frame: CanFrame) -> None:
+        if frame.can_id == 1:
+            wire.bus_down()
+            wire.bus_up()
+            nodes[0].send(_frame(2))
+            nodes[1].send(_frame(3))
+
+    nodes = [wire.attach(switch), wire.attach(_ignore)]
+    wire.attach(lambda frame: heard.append((frame.can_id, round((loop.time() - began_at) * 500_000))))
+    began_at = loop.time()
+    wire.attach(_ignore).send(_frame(1))
+    await asyncio.sleep(0.01)
+    assert heard == [(1, 80), (2, 160), (3, 240)]
+
+
+@virtual
+async def test_who_answers_in_the_callback_arbitrates_with_what_waits() -> None:
+    """A frame that is sent while another is heard goes first at its end if its identifier is lower."""
+    wire = LoopCan(500_000)
+    heard: list[int] = []
+
+    def answer(frame: CanFrame) -> None:
+        if frame.can_id == 4:
+            answering.send(_frame(1))
+
+    answering = wire.attach(answer)
+    wire.attach(lambda frame: heard.append(frame.can_id))
+    talker = wire.attach(_ignore)
+    for can_id in (4, 5):
+        talker.send(_frame(can_id))
+    await asyncio.sleep(0.01)
+    assert heard == [4, 1, 5]
+
+
+@virtual
 async def test_a_python_can_bus_carries_every_kind_of_frame() -> None:
     """Standard, extended and remote frames pass between two python-can buses on one wire."""
     wire = LoopCan(500_000)
