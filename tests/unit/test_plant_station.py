@@ -248,7 +248,7 @@ def test_wrong_station_file_is_named_by_its_key(tmp_path: Path, old: str, new: s
         ("soc_pct = [85.0, 97.0]", "soc_pct = [85.0]", "stock.soc_pct"),
         ('model = "lfp-56"', 'model = "lfp-99"', "packs.models.lfp-99"),
         ("ramp_s = 1.0", "ramp_s = 9.0", "axes.shuttle_travel"),
-        ("approach_s = 60.0", "", "vehicles"),
+        ("approach_s = 50.0", "", "vehicles"),
     ],
 )
 def test_wrong_world_file_is_named_by_its_key(tmp_path: Path, old: str, new: str, path: str) -> None:
