@@ -107,7 +107,7 @@ async def test_what_does_not_exist_or_is_not_there_is_refused_and_a_swap_works_a
         await station.rig.bring_vehicle(approach_s=15.0)
         await station.refused("dock1", "not_found", "no mount dock1.mount_b; mounts: dock1.mount_a", mount_b="fresh")
         await station.refused("dock1", "not_found", "there is no mount dock2.mount_a", **{"dock2.mount_a": "fresh"})
-        await station.refused("dock1", "refused", "'full' is not a valid Goal; goals: fresh, keep", mount_a="full")
+        await station.refused("dock1", "usage", "'full' is not a valid Goal; goals: fresh, keep", mount_a="full")
         await station.refused("dock1", "refused", "would be left without a pack", mount_a="empty")
         assert await station.swapped() == "done"
 
