@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ONLY   ?=
 
-.PHONY: setup demo test lint types imports bench test-socketcan lock clean
+.PHONY: setup demo test nightly lint types imports bench test-socketcan lock clean
 
 # The stamp makes `setup` cheap when nothing changed; the lock file pins every package by hash.
 setup: $(VENV)/.ready
@@ -24,7 +24,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not nightly"
+
+nightly: setup
+	$(BIN)/python -m pytest -n auto -m nightly
 
 bench: setup
 	$(BIN)/python -m tests.bench $(ONLY)

@@ -114,7 +114,7 @@ async def test_on_a_terminal_the_swap_is_drawn_live_over_real_sockets(tmp_path: 
 
 async def test_ctrl_c_leaves_a_terminal_as_it_was(tmp_path: Path) -> None:
     """An interrupt in mid-picture shows the cursor again and ends with 130 and no trace."""
-    terminal = await Terminal.start("--speed", "40", "--config", str(TwoProcesses(tmp_path).file))
+    terminal = await Terminal.start("--speed", "10", "--config", str(TwoProcesses(tmp_path).file))
     await terminal.until(lambda shown: shown.count(HOME) > 2)
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.end() == 130

@@ -11,6 +11,7 @@ from controller.events import Event, StepEvent, SwapEvent, UnitEvent
 from controller.model.intent import StepKind
 from controller.model.inventory import UNKNOWN
 from hal.types import AxisState
+from sim_hw.plant.packs import PackBirth
 from tests.support.station_rig import StationRig, station_rig
 
 virtual = pytest.mark.asyncio(loop_factories=["virtual"])
@@ -56,7 +57,7 @@ ABORTED = set(StepKind) - {StepKind.STOP_CHARGER}
 
 
 @virtual
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.0, 0.5, pytest.param(0.8, marks=pytest.mark.nightly)])
 async def test_abort_in_every_step_in_turn_and_the_swap_is_still_finished(tmp_path: Path, share: float) -> None:
     """Swaps, aborted once in each kind of step at this share of its expected time, end DONE; so does one without."""
     async with station_rig("demo", tmp_path) as rig:
@@ -117,3 +118,22 @@ def ends(event: Event, swap_id: str) -> bool:
     """Whether a swap is over, or a unit stopped by itself."""
     over = isinstance(event, SwapEvent) and event.swap_id == swap_id and bool(event.result)
     return over or (isinstance(event, UnitEvent) and event.state == "HELD")
+
+
+@virtual
+async def test_a_charging_pack_is_stopped_for_its_swap_and_an_abort_there_is_got_over(tmp_path: Path) -> None:
+    """The only charged pack is on charge: its charger is stopped first; aborted in that, the swap is still DONE."""
+    async with station_rig("demo", tmp_path, stock=1) as rig:
+        await rig.bring_vehicle(approach_s=15.0, packs=[PackBirth("FULL-0001", 88.0)])
+        assert (await rig.swap()).result == "done"
+        await rig.bring_vehicle(approach_s=15.0)
+        swap_id = await resume(rig)
+        step = next((e for e in rig.events if rig.step_is(StepKind.STOP_CHARGER)(e)), None)
+        step = step or await rig.until(rig.step_is(StepKind.STOP_CHARGER))
+        assert isinstance(step, StepEvent)
+        assert step.pack == "FULL-0001"
+        await abort_and_recover(rig)
+        assert StepKind.STOP_CHARGER in aborted_kinds(rig)
+        assert not [c for c, charger in rig.plant.chargers.items() if charger.output_current_a > 1.0]
+        await resume(rig)
+        assert (await rig.swap_end(swap_id)).result == "done"
